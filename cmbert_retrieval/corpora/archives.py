@@ -1,0 +1,134 @@
+"""Reading the members of a tar archive one after the other, in memory, without trusting it.
+
+Nothing is ever extracted to disk. ``tarfile`` ends quietly at a damaged header; here that is an error, because the
+articles behind it would be missing without a word.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from cmbert_retrieval.corpora.files import GZIP_ERRORS, too_large
+from cmbert_retrieval.errors import CorpusError
+
+MAX_HEADER_BYTES = 2**20
+"""Size above which a long name or an extended header is refused; ``tarfile`` would read it into memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an archive.
+
+    Attributes:
+        number: 1 for the first, counting every member.
+        name: as it stands in the archive, with control characters replaced.
+        data: its bytes, or None when there is a problem or its name was not wanted.
+        problem: why its bytes are not used.
+    """
+
+    number: int
+    name: str
+    data: bytes | None = None
+    problem: str | None = None
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """A header that is damaged or missing is an error, not the end; extended headers are bounded."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictTarInfo:
+        try:
+            return cast("_StrictTarInfo", super().fromtarfile(tar))
+        except tarfile.EmptyHeaderError:
+            raise tarfile.ReadError("the end-of-archive marker is missing") from None
+        except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError):
+            raise tarfile.ReadError("damaged member header") from None
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictTarInfo:
+        info = super().frombuf(buf, encoding, errors)
+        extended = (
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        )
+        if info.type in extended and info.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError("extended header of more than 1 MiB")
+        return cast("_StrictTarInfo", info)
+
+
+def read_members(
+    path: Path, *, suffixes: tuple[str, ...], max_bytes: int, after: int = 0
+) -> Iterator[Member]:
+    """Yield the members of a ``.tar``, ``.tar.gz`` or ``.tgz`` in their order.
+
+    Directories and members whose lower-case name ends with none of ``suffixes`` are passed over.
+
+    Args:
+        path: the archive.
+        suffixes: endings of the names that are wanted.
+        max_bytes: larger members are a problem and not read.
+        after: number of the member to begin behind. The members before it are unpacked but not looked at.
+
+    Raises:
+        CorpusError: the archive is truncated or damaged; all members before that place have been yielded.
+    """
+    number = 0
+    try:
+        with _open(path) as stream, tarfile.open(
+            fileobj=stream, mode="r|", bufsize=2**18, tarinfo=_StrictTarInfo
+        ) as tar:
+            for info in tar:
+                number += 1
+                # In stream mode tarfile would otherwise remember every header it has seen.
+                cast(Any, tar).members = []
+                if number > after and (member := _member(tar, info, number, suffixes, max_bytes)):
+                    yield member
+            # Reading on to the end makes gzip compare its checksum.
+            while stream.read(2**20):
+                pass
+    except (tarfile.TarError, *GZIP_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, GZIP_ERRORS):
+            reason = error.strerror or type(error).__name__
+        elif isinstance(error, tarfile.ReadError):
+            reason = str(error)
+        else:
+            reason = "the compressed data end too early or are damaged"
+        raise CorpusError(
+            f"{path.name}: truncated or damaged archive after {number} members ({reason}); fetch it again"
+        ) from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.name.lower().endswith(".tar"):
+        return path.open("rb")
+    return cast("IO[bytes]", gzip.open(path, "rb"))
+
+
+def _member(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, number: int, suffixes: tuple[str, ...], max_bytes: int
+) -> Member | None:
+    name = "".join(c if c.isprintable() else "?" for c in info.name)
+    if info.isdir():
+        return None
+    if ".." in PurePosixPath(info.name).parts or info.name.startswith("/"):
+        return Member(number, name, problem="the name points outside of the archive")
+    if not info.isreg() or info.issparse():
+        kind = "a link" if info.issym() or info.islnk() else "not a regular file"
+        return Member(number, name, problem=f"{kind}, expected an article's XML")
+    if not info.name.lower().endswith(suffixes):
+        return None
+    if info.size > max_bytes:
+        return Member(number, name, problem=too_large(max_bytes))
+    extracted = tar.extractfile(info)
+    data = extracted.read() if extracted is not None else b""
+    if len(data) != info.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return Member(number, name, data)

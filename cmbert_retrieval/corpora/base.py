@@ -1,0 +1,98 @@
+"""What every reader is: a stream that can be started again, also from the middle."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.types import Document
+
+logger = logging.getLogger(__name__)
+
+Cursor: TypeAlias = Mapping[str, Any]
+"""A place in a corpus, as JSON values. Only the reader that made it reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One step of a reader.
+
+    Attributes:
+        cursor: where reading goes on after this record. Same files, same cursors.
+        document: what was read, or None when the record was unusable.
+        problem: why it was unusable, as one line with file and line or record (never the text itself).
+        id: the id of the unusable record, as far as it is known.
+    """
+
+    cursor: Cursor
+    document: Document | None
+    problem: str | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file or folder that a corpus is read from, as an index's manifest remembers it.
+
+    Attributes:
+        path: as the user gave it.
+        checksum: ``sha256:...`` of a file; ``listing-sha256:...`` over relative names and sizes of a folder.
+        bytes: size in bytes.
+        licenses: licence -> number of documents, where known before reading; filled in from documents otherwise.
+    """
+
+    path: str
+    checksum: str
+    bytes: int
+    licenses: Mapping[str, int] = field(default_factory=dict)
+
+
+class Corpus(ABC):
+    """A stream of documents that can be read any number of times, in constant memory.
+
+    Building an index reads its corpus again when it resumes; a generator would be exhausted by then.
+    """
+
+    reader: str
+    """The reader's name in recipes and in ``--from reader:path``."""
+
+    columns: Mapping[str, str] = {}  # noqa: RUF012 - read-only by type
+    """Metadata that an index of this corpus declares as filter columns unless told otherwise: name -> type."""
+
+    @abstractmethod
+    def records(self, after: Cursor | None = None) -> Iterator[Record]:
+        """Yield records in a fixed order, beginning behind ``after``.
+
+        A record that cannot be used is yielded with its ``problem`` and reading goes on. Whether that is an error is
+        for the caller to say.
+
+        Raises:
+            CorpusError: nothing can be read at all, or reading cannot go on (a truncated archive).
+        """
+
+    @abstractmethod
+    def sources(self) -> list[Source]:
+        """Return what is read, with checksums. Reads the files once."""
+
+    def total(self) -> int | None:
+        """Return the number of records where that is known without reading them, for progress bars."""
+        return None
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield the documents; unusable records are logged and left out."""
+        for record in self.records():
+            if record.document is not None:
+                yield record.document
+            else:
+                logger.warning("%s; skipped", record.problem)
+
+    def strictly(self) -> Iterator[Document]:
+        """Yield the documents; the first unusable record raises ``CorpusError``."""
+        for record in self.records():
+            if record.document is None:
+                raise CorpusError(str(record.problem))
+            yield record.document

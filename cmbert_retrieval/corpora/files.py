@@ -1,0 +1,104 @@
+"""Opening, bounding and fingerprinting the files that readers read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import stat
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from cmbert_retrieval.corpora.base import Source
+from cmbert_retrieval.errors import CorpusError
+
+MAX_BYTES = 64 * 2**20
+"""Uncompressed size above which one article or line is not read. The largest article of PMC has about 30 MiB."""
+
+GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+"""What Python raises for gzip data that are truncated or damaged."""
+
+
+class UnusableError(Exception):
+    """Why one file, member or line cannot be used, without its name. Readers turn it into a ``Record``."""
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file for reading, unpacked when its name ends with ``.gz``.
+
+    Raises:
+        UnusableError: it cannot be opened, or is no regular file (a pipe would wait for ever).
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnusableError("not a regular file")
+        if path.name.lower().endswith(".gz"):
+            # The larger buffer halves the time of readline.
+            return io.BufferedReader(gzip.GzipFile(path), 2**20)
+        return path.open("rb")
+    except OSError as error:
+        raise UnusableError(f"cannot be opened ({error.strerror or type(error).__name__})") from None
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """Return the whole content of a file, unpacked when its name ends with ``.gz``.
+
+    Raises:
+        UnusableError: it cannot be read, or is larger than ``max_bytes`` when unpacked.
+    """
+    with open_binary(path) as stream:
+        try:
+            data = stream.read(max_bytes + 1)
+        except GZIP_ERRORS:
+            raise UnusableError("truncated or damaged gzip data; fetch the file again") from None
+        except OSError as error:
+            raise UnusableError(f"cannot be read ({error.strerror or type(error).__name__})") from None
+    if len(data) > max_bytes:
+        raise UnusableError(too_large(max_bytes))
+    return data
+
+
+def too_large(max_bytes: int) -> str:
+    """Return the words for something that is larger than ``max_bytes``."""
+    return f"larger than {max_bytes:,} bytes when unpacked; raise the option max_bytes to read it"
+
+
+def file_source(path: Path, given: str, *, licenses: dict[str, int] | None = None) -> Source:
+    """Return a file as a source: its SHA-256 and size.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return Source(given, f"sha256:{digest}", path.stat().st_size, licenses or {})
+    except OSError as error:
+        raise CorpusError(f"{given}: cannot be read ({error.strerror or type(error).__name__})") from None
+
+
+def listing_source(given: str, root: Path, names: Iterable[str]) -> Source:
+    """Return a folder as a source: a SHA-256 over the relative names and sizes of the files in use."""
+    digest, total = hashlib.sha256(), 0
+    for name in names:
+        try:
+            size = (root / name).stat().st_size
+        except OSError:
+            size = -1
+        digest.update(f"{name}\t{size}\n".encode("utf-8", "surrogateescape"))
+        total += max(size, 0)
+    return Source(given, f"listing-sha256:{digest.hexdigest()}", total)
+
+
+def existing(path: str | Path) -> Path:
+    """Return ``path`` with ``~`` resolved.
+
+    Raises:
+        CorpusError: nothing is there.
+    """
+    found = Path(path).expanduser()
+    if not str(path) or not found.exists():
+        raise CorpusError(f"{str(path)!r}: no such file or folder")
+    return found

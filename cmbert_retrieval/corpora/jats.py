@@ -1,0 +1,295 @@
+"""A JATS article (the XML of PMC, Europe PMC, PLOS, eLife) as title, blocks of text and metadata.
+
+The order of the text is: abstracts, body, captions, tables, back matter, sub-articles. All abstracts are kept, each
+under its own heading (graphical, plain-language, translated ones behind the main one). Peer reviews and translations
+of the article, which some journals append as sub-articles, are not its text: they are left out and named in the
+metadata (``omitted``). Back matter (acknowledgements, contributions, footnotes, ...) is kept under the heading
+``Back matter``, appendices under their own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cmbert_retrieval.corpora.files import UnusableError
+from cmbert_retrieval.corpora.jats_references import read_references
+from cmbert_retrieval.corpora.jats_text import Block, Blocks, TextWalker, clean
+from cmbert_retrieval.corpora.licenses import normalize_license
+from cmbert_retrieval.corpora.xmltree import parse_xml
+from cmbert_retrieval.types import Section
+
+if TYPE_CHECKING:
+    from lxml import etree
+
+_HREF = "{http://www.w3.org/1999/xlink}href"
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+_ABSTRACTS = {
+    "editor": "Editor's summary",
+    "executive-summary": "Summary",
+    "graphical": "Graphical abstract",
+    "key-points": "Key points",
+    "plain-language-summary": "Plain language summary",
+    "summary": "Summary",
+    "teaser": "Teaser",
+    "toc": "Summary for the table of contents",
+    "web-summary": "Summary for the web",
+}
+_REVIEWS = frozenset(
+    (
+        "decision-letter", "reply", "author-comment", "editor-report", "referee-report", "reviewer-report",
+        "peer-review", "aggregated-review-documents", "editorial-decision", "translation",
+    )
+)  # fmt: skip
+_DATE_ORDER = ("epub", "pub", "ppub", "epub-ppub", "collection", "")
+
+
+@dataclass(slots=True)
+class Article:
+    """What an article's XML says, before the file's own metadata are known.
+
+    Attributes:
+        title: title and subtitle.
+        blocks: the text in order.
+        metadata: what was found of ``pmcid``, ``pmid``, ``doi``, ``version``, ``journal``, ``year``, ``type``,
+            ``license``; always ``keywords``, ``authors``, ``is_retracted`` and ``references``.
+    """
+
+    title: str = ""
+    blocks: list[Block] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def text_and_sections(self) -> tuple[str, tuple[Section, ...]]:
+        """Return the blocks joined by blank lines, and where each of them stands."""
+        sections, start = [], 0
+        for block in self.blocks:
+            end = start + len(block.text)
+            sections.append(Section(start, end, block.path, block.kind))
+            start = end + 2
+        return "\n\n".join(block.text for block in self.blocks), tuple(sections)
+
+
+def parse_article(data: bytes) -> Article:
+    """Return the article of one XML file.
+
+    Raises:
+        UnusableError: the XML is broken or dangerous (``XmlError``, with a line), or no JATS article.
+    """
+    root = parse_xml(data)
+    if isinstance(root.tag, str) and root.tag.startswith("{"):
+        _strip_namespace(root)
+    if root.tag in ("pmc-articleset", "articles") and len(root) == 1:
+        root = root[0]
+    if root.tag != "article":
+        name = root.tag if isinstance(root.tag, str) and re.fullmatch(r"[\w.-]{1,40}", root.tag) else "?"
+        raise UnusableError(f"the root element is <{name}>, expected <article> (JATS)")
+    article = Article()
+    _read_article(root, article)
+    return article
+
+
+def _strip_namespace(root: etree._Element) -> None:
+    space = root.tag[: root.tag.index("}") + 1]
+    for element in root.iter(f"{space}*"):
+        element.tag = element.tag[len(space) :]
+
+
+def _read_article(root: etree._Element, article: Article) -> None:
+    metadata = article.metadata
+    metadata.update(type=root.get("article-type", ""), keywords=[], authors=[], references=[])
+    metadata["is_retracted"] = root.get("article-type") == "retracted-article"
+    walker = TextWalker()
+    front, others, back = [], [], []
+    for child in root:
+        tag = child.tag
+        if tag == "front":
+            front.append(child)
+        elif tag in ("body", "floats-group", "floats-wrap"):
+            others.append(child)
+        elif tag in ("back", "sub-article", "response"):
+            back.append(child)
+    for element in front:
+        _read_front(element, article, walker)
+    abstract_length = len(walker.blocks.main)
+    for element in others:
+        walker.walk(element)
+    found = walker.blocks
+    walker.blocks, late = Blocks(), TextWalker()
+    for element in back:
+        if element.tag == "back":
+            _read_back(element, late)
+            metadata["references"] += read_references(element)
+        else:
+            _read_sub_article(element, late, metadata)
+    for element in front:
+        _read_notes(element, late)
+    main = found.main
+    article.blocks = [
+        *main[:abstract_length],
+        *main[abstract_length:],
+        *found.captions,
+        *found.tables,
+        *late.blocks.main,
+        *late.blocks.captions,
+        *late.blocks.tables,
+    ]
+
+
+def _read_front(front: etree._Element, article: Article, walker: TextWalker) -> None:
+    metadata = article.metadata
+    journal = front.find("journal-meta//journal-title")
+    if journal is not None:
+        metadata["journal"] = walker.flat(journal)
+    meta = front.find("article-meta")
+    if meta is None:
+        return
+    dates: list[tuple[int, int]] = []
+    abstracts = []
+    for child in meta:
+        tag = child.tag
+        if tag == "article-id":
+            _read_id(child, metadata)
+        elif tag == "title-group":
+            titles = (child.find("article-title"), child.find("subtitle"))
+            article.title = ": ".join(filter(None, (walker.title(t) for t in titles if t is not None)))
+        elif tag == "contrib-group":
+            metadata["authors"] += _authors(child, walker)
+        elif tag == "pub-date":
+            year = (child.findtext("year") or "").strip()
+            kind = child.get("pub-type") or child.get("date-type") or ""
+            if re.fullmatch(r"\d{4}", year):
+                dates.append((_DATE_ORDER.index(kind) if kind in _DATE_ORDER else len(_DATE_ORDER), int(year)))
+        elif tag in ("permissions", "license"):
+            if license_name := _license(child):
+                metadata["license"] = license_name
+        elif tag == "kwd-group" and child.get("kwd-group-type") not in ("abbreviations", "abbr"):
+            words = (walker.flat(word) for word in child.iter("kwd", "compound-kwd"))
+            metadata["keywords"] += [word for word in dict.fromkeys(words) if word]
+        elif tag == "related-article" and child.get("related-article-type") in ("retraction-forward", "retracted-by"):
+            metadata["is_retracted"] = True
+        elif tag in ("abstract", "trans-abstract"):
+            abstracts.append(child)
+    if dates:
+        metadata["year"] = min(dates)[1]
+    if re.match(r"retracted(?: article)?:", article.title, re.IGNORECASE):
+        metadata["is_retracted"] = True
+    for element in sorted(abstracts, key=_abstract_rank):
+        walker.walk(element, path=_abstract_path(element), kind="abstract")
+
+
+def _read_id(element: etree._Element, metadata: dict[str, Any]) -> None:
+    kind, value = element.get("pub-id-type", ""), "".join((element.text or "").split())
+    if not value:
+        return
+    if kind in ("pmc", "pmcid"):
+        metadata["pmcid"] = "PMC" + value.upper().removeprefix("PMC").partition(".")[0]
+    elif kind == "pmid":
+        metadata["pmid"] = value
+    elif kind == "doi":
+        metadata["doi"] = value
+    elif kind == "pmcid-ver" and value.rpartition(".")[2].isdigit():
+        metadata["version"] = int(value.rpartition(".")[2])
+
+
+def _abstract_rank(element: etree._Element) -> int:
+    if element.tag == "trans-abstract":
+        return 2
+    return int(element.get("abstract-type") not in (None, "normal", "short"))
+
+
+def _abstract_path(element: etree._Element) -> tuple[str, ...]:
+    """Return the heading of an abstract that brings none with it, with its kind and language."""
+    if element.tag == "trans-abstract":
+        language = element.get(_XML_LANG)
+        return (f"Abstract ({language})" if language else "Translated abstract",)
+    kind = element.get("abstract-type", "")
+    if kind in ("", "normal", "short"):
+        return ("Abstract",)
+    return (_ABSTRACTS.get(kind, kind.replace("-", " ").capitalize()),)
+
+
+def _authors(group: etree._Element, walker: TextWalker) -> list[str]:
+    names = []
+    for person in group.iter("contrib"):
+        if person.get("contrib-type") not in (None, "author"):
+            continue
+        collab = person.find("collab")
+        surname = person.find(".//surname")
+        if surname is not None and (family := walker.flat(surname)):
+            given = person.find(".//given-names")
+            initials = (given.get("initials") or _initials(walker.flat(given))) if given is not None else ""
+            names.append(f"{family} {initials}".strip())
+        elif collab is not None and (name := walker.flat(collab)):
+            names.append(name)
+    return names
+
+
+def _initials(given: str) -> str:
+    parts = re.split(r"[\s.-]+", given)
+    return "".join(part if part.isupper() and len(part) <= 3 else part[:1].upper() for part in parts)
+
+
+def _license(permissions: etree._Element) -> str:
+    """Return the licence out of ``permissions`` or ``license``: an address counts for more than prose."""
+    prose = []
+    for element in permissions.iter("license", "license-p", "p", "ext-link", "uri", "{*}license_ref"):
+        for address in (element.get(_HREF), element.text if "license_ref" in element.tag else None):
+            if address and "creativecommons.org" in address.lower():
+                return normalize_license(address)
+        if element.tag == "license":
+            prose.append(clean("".join(element.itertext())))
+    text = " ".join(prose)
+    return normalize_license(text)
+
+
+def _read_back(back: etree._Element, walker: TextWalker) -> None:
+    for child in back:
+        if child.tag in ("app", "app-group"):
+            for appendix in [child] if child.tag == "app" else child:
+                path = ("Appendix",) if appendix.find("title") is None and appendix.find("label") is None else ()
+                walker.walk(appendix, path=path)
+        elif child.tag != "ref-list":
+            walker.walk(child, path=("Back matter", *_default_heading(child)))
+
+
+def _default_heading(element: etree._Element) -> tuple[str, ...]:
+    names = {"ack": "Acknowledgements", "fn-group": "Footnotes", "glossary": "Abbreviations", "bio": "Biography"}
+    if element.tag in names and element.find("title") is None:
+        return (names[element.tag],)
+    return ()
+
+
+def _read_notes(front: etree._Element, walker: TextWalker) -> None:
+    """Read what journals put into the front: notes, funding and data statements."""
+    for element in front.iter("notes", "funding-statement", "custom-meta"):
+        if element.tag == "notes":
+            walker.walk(element, path=("Back matter",))
+        elif element.tag == "funding-statement":
+            walker.walk(element, path=("Back matter", "Funding"))
+        else:
+            name, value = element.find("meta-name"), element.find("meta-value")
+            if name is not None and value is not None and "availab" in (name.text or "").lower():
+                walker.walk(value, path=("Back matter", clean(name.text or "")))
+
+
+def _read_sub_article(element: etree._Element, walker: TextWalker, metadata: dict[str, Any]) -> None:
+    kind = element.get("article-type") or element.get("response-type") or element.tag
+    if kind in _REVIEWS:
+        metadata.setdefault("omitted", []).append(kind)
+        return
+    stub = element.find("front-stub")
+    if stub is None:
+        stub = element.find("front/article-meta")
+    title = stub.find(".//article-title") if stub is not None else None
+    heading = walker.title(title) if title is not None else ""
+    path = (heading or kind.replace("-", " ").capitalize(),)
+    if stub is not None:
+        for abstract in stub.iter("abstract", "trans-abstract"):
+            walker.walk(abstract, path=(*path, *_abstract_path(abstract)))
+    for child in element:
+        if child.tag in ("body", "back", "floats-group"):
+            walker.walk(child, path=path)
+            metadata["references"] += read_references(child) if child.tag == "back" else []
+        elif child.tag in ("sub-article", "response"):
+            _read_sub_article(child, walker, metadata)

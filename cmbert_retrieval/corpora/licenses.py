@@ -1,0 +1,48 @@
+"""One spelling for a licence, whichever source names it."""
+
+from __future__ import annotations
+
+import re
+
+_URL = re.compile(r"creativecommons\.org/(?:licenses|licences|publicdomain)/([a-z-]+)", re.IGNORECASE)
+_CODE = re.compile(r"^CC[ _-]?(BY(?:[ _-](?:NC|ND|SA))*)(?:[ _-]?\d(?:\.\d)?)?$", re.IGNORECASE)
+_PROSE = re.compile(
+    r"creative\s+commons\s+(?:public\s+)?attribution"
+    r"((?:[\s,/–-]+(?:non-?\s*commercial|no-?\s*deriv(?:ative)?s?(?:\s+works)?|share-?\s*alike))*)",
+    re.IGNORECASE,
+)
+_PARTS = ("BY", "NC", "ND", "SA")
+
+
+def normalize_license(name: str) -> str:
+    """Return ``CC BY``, ``CC BY-NC``, ``CC0``, ... for a code, an address or a licence statement.
+
+    A licence that is not one of Creative Commons is returned as ``other``, nothing as ``""``. The version of a
+    licence is left out: what may be done is the same for all.
+    """
+    name = " ".join(name.split())
+    if not name:
+        return ""
+    if found := _URL.search(name):
+        code = found[1].lower()
+        return "CC0" if code in ("zero", "mark", "publicdomain") else _compose(code)
+    if re.match(r"^CC[ _-]?0\b|^CC[ _-]?zero\b", name, re.IGNORECASE):
+        return "CC0"
+    if found := _CODE.match(name):
+        return _compose(found[1])
+    if found := _PROSE.search(name):
+        words = re.sub(r"[^a-z]", "", found[1].lower())
+        parts = ["BY"]
+        parts += ["NC"] if "noncommercial" in words else []
+        parts += ["ND"] if "noderiv" in words else []
+        parts += ["SA"] if "sharealike" in words else []
+        return "CC " + "-".join(parts)
+    if re.search(r"creative\s+commons\s+(?:cc0|(?:public\s+domain|zero))", name, re.IGNORECASE):
+        return "CC0"
+    return "other"
+
+
+def _compose(code: str) -> str:
+    found = {part.upper() for part in re.split(r"[ _-]+", code)}
+    parts = [part for part in _PARTS if part in found]
+    return "CC " + "-".join(parts) if parts else "other"

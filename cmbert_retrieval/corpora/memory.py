@@ -1,0 +1,70 @@
+"""Documents that are in memory already, as a corpus."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
+from cmbert_retrieval.types import Document
+
+_LOOKED_AT = 1000
+_LONGEST_FACET = 200
+
+
+class MemoryCorpus(Corpus):
+    """A list of documents. An iterator is read into a list once, so that it can be read again."""
+
+    reader = "memory"
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents = list(documents)
+
+    def records(self, after: Cursor | None = None) -> Iterator[Record]:
+        """Yield the documents in their order."""
+        start = int(after["record"]) + 1 if after else 0
+        for number in range(start, len(self._documents)):
+            yield Record({"record": number}, self._documents[number])
+
+    def sources(self) -> list[Source]:
+        """Return one source whose checksum covers ids, titles and texts."""
+        digest = hashlib.sha256()
+        size = 0
+        for document in self._documents:
+            for part in (document.id, document.title, document.text, *document.entries):
+                data = part.encode("utf-8", "surrogatepass")
+                digest.update(len(data).to_bytes(8, "big") + data)
+                size += len(data)
+        return [Source("memory", f"sha256:{digest.hexdigest()}", size)]
+
+    def total(self) -> int:
+        """Return the number of documents."""
+        return len(self._documents)
+
+    def guess_columns(self) -> dict[str, str]:
+        """Return a column for each metadata key whose values in the first 1,000 documents are short and of one type."""
+        seen: dict[str, set[str]] = {}
+        for document in self._documents[:_LOOKED_AT]:
+            for name, value in document.metadata.items():
+                values = value if isinstance(value, list | tuple | set) else (value,)
+                seen.setdefault(name, set()).update(_kind(item) for item in values if item is not None)
+        columns = {}
+        for name, kinds in seen.items():
+            if kinds == {"integer", "number"}:
+                kinds = {"number"}
+            if len(kinds) == 1 and "other" not in kinds and name.strip():
+                columns[name] = kinds.pop()
+        return columns
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    if isinstance(value, str) and len(value) <= _LONGEST_FACET:
+        return "text"
+    return "other"

@@ -1,0 +1,32 @@
+"""Texts of like length together, so that little of a batch is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cmbert_retrieval.errors import ConfigError
+
+
+def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Return the positions of texts in batches of at most ``batch_tokens`` tokens with their padding.
+
+    The longest come first: if memory does not suffice, that shows at once. A text longer than the budget is a batch
+    of its own. Equal lengths keep their order, so that equal input gives equal batches.
+
+    Args:
+        lengths: tokens of each text, as the model will see it.
+        batch_tokens: limit of (texts in the batch) x (longest of them).
+
+    Raises:
+        ConfigError: the budget is not positive.
+    """
+    if batch_tokens < 1:
+        raise ConfigError(f"batch_tokens is {batch_tokens}; expected a positive number")
+    batches: list[list[int]] = []
+    width = 0
+    for position in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if not batches or (len(batches[-1]) + 1) * width > batch_tokens:
+            batches.append([])
+            width = max(1, lengths[position])
+        batches[-1].append(position)
+    return batches

@@ -1,0 +1,270 @@
+"""An exported encoder on the CPU: onnxruntime and tokenizers, no torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
+from cmbert_retrieval.encoders.batching import length_sorted_batches
+from cmbert_retrieval.encoders.settings import read_json
+from cmbert_retrieval.errors import ConfigError, EncoderError
+from cmbert_retrieval.threads import thread_budget
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+DEFAULT_BATCH_TOKENS = 4096
+FORMAT = 1
+"""Version of ``onnx/cmbert.json``."""
+
+GRAPH_FILES = {"int8": "model_int8.onnx", "float32": "model.onnx"}
+"""dtype -> file below ``onnx/``; the first one that is there is the one that opens."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxManifest:
+    """``onnx/cmbert.json``: what the graphs beside it were exported from.
+
+    Attributes:
+        identity: of the encoder that was exported.
+        opset: version of the operators in the graphs.
+        pad_id: token id that fills up a batch.
+        weights_bytes: size of the checkpoint's file when it was exported; another one later means a stale export.
+        files: dtype -> file name.
+        format: version of this file.
+    """
+
+    identity: EncoderIdentity
+    opset: int
+    pad_id: int
+    files: Mapping[str, str]
+    format: int = FORMAT
+
+    def write(self, path: Path) -> None:
+        """Write the manifest as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> OnnxManifest:
+        """Read a manifest.
+
+        Raises:
+            EncoderError: it cannot be read, or was written by a newer version.
+        """
+        values = read_json(path)
+        try:
+            if values["format"] > FORMAT:
+                raise EncoderError(
+                    f"{path}: written in format {values['format']}, this version reads up to {FORMAT}; "
+                    "upgrade cmbert-retrieval, or export the model again"
+                )
+            files = {str(dtype): str(name) for dtype, name in values["files"].items()}
+            if any(Path(name).name != name for name in files.values()):
+                raise ValueError("a file name leaves the folder")
+            identity = EncoderIdentity.from_json(values["identity"])
+            return cls(identity, int(values["opset"]), int(values["pad_id"]), files, int(values["format"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EncoderError(f"{path}: not an export manifest ({error}); export the model again") from error
+
+
+def is_onnx_folder(folder: Path) -> bool:
+    """Return whether ``folder`` holds an export that this backend opens."""
+    return (folder / "onnx" / "cmbert.json").is_file()
+
+
+class OnnxEncoder:
+    """An encoder folder's ``onnx/`` part, run by onnxruntime.
+
+    Integer graphs quantise the activations of a whole batch with one scale, so a vector depends slightly on the texts
+    that share its batch. Batches depend on nothing but the texts of a call: equal calls give equal bytes.
+
+    Args:
+        folder: made by ``cmbert export``.
+        dtype: ``int8``, ``float32``, or ``auto`` for the smallest there.
+        batch_tokens: tokens of a batch, with padding. More do not help a CPU whose caches are full.
+        threads: for onnxruntime; see ``thread_budget``.
+        source: what ``load_encoder`` needs to open this again; the folder when None.
+        max_tokens: truncate earlier than the model would.
+        prompts: other prompts than the folder's.
+
+    Raises:
+        EncoderError: the folder has no export, a file is missing or broken, or the dtype was not exported.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str = "auto",
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        threads: int | None = None,
+        source: str | None = None,
+        max_tokens: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+    ) -> None:
+        self._folder = Path(folder)
+        if not is_onnx_folder(self._folder):
+            raise EncoderError(
+                f"{self._folder}: no onnx/cmbert.json; expected an exported encoder. "
+                "Make one with: cmbert export FOLDER --out DIR"
+            )
+        self._manifest = OnnxManifest.read(self._folder / "onnx" / "cmbert.json")
+        self._identity = _with_changes(self._manifest.identity, max_tokens=max_tokens, prompts=prompts)
+        self._source = str(folder) if source is None else source
+        self._batch_tokens = batch_tokens
+        self._graph = self._choose_graph(dtype)
+        self._session = open_session(self._graph, threads=thread_budget(threads))
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        self._tokenizer = self._open_tokenizer(truncate=True)
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """What decides its vectors."""
+        return self._identity
+
+    @property
+    def source(self) -> str:
+        """What ``load_encoder`` needs to open the same encoder again."""
+        return self._source
+
+    @property
+    def graph(self) -> Path:
+        """The file that runs."""
+        return self._graph
+
+    def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return ``[texts, dim]`` for search queries."""
+        return self._encode(texts, self._identity.prompts.get("query", ""), None)
+
+    def encode_document(self, texts: Sequence[str], *, progress: Progress | None = None) -> NDArray[np.float32]:
+        """Return ``[texts, dim]`` for texts to be found, in the order given."""
+        return self._encode(texts, self._identity.prompts.get("document", ""), progress)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the length of each text in tokens, special tokens and prompt not counted."""
+        encodings = self._counter.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(encoding) for encoding in encodings]
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Copy the folder; ``load_encoder`` and sentence-transformers open the copy."""
+        copy_folder(self._folder, Path(path))
+
+    @cached_property
+    def _counter(self) -> Tokenizer:
+        # A tokenizer of its own: switching truncation off and on would reach into other threads' calls.
+        return self._open_tokenizer(truncate=False)
+
+    def _choose_graph(self, dtype: str) -> Path:
+        files = self._manifest.files
+        if dtype == "auto":
+            chosen = next((kind for kind in GRAPH_FILES if kind in files), None)
+        else:
+            chosen = dtype if dtype in files else None
+        if chosen is None:
+            raise EncoderError(
+                f"{self._folder / 'onnx'}: no graph in {dtype!r}; there is {', '.join(sorted(files)) or 'none'}. "
+                "Export the model again, or take another dtype"
+            )
+        path = self._folder / "onnx" / files[chosen]
+        if not path.is_file():
+            raise EncoderError(f"{path}: absent, though onnx/cmbert.json names it; export the model again")
+        return path
+
+    def _open_tokenizer(self, *, truncate: bool) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        path = self._folder / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise EncoderError(f"{path}: cannot be opened ({error}); export the model again") from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        if truncate:
+            tokenizer.enable_truncation(self._identity.max_tokens)
+        return tokenizer
+
+    def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> NDArray[np.float32]:
+        if isinstance(texts, str):
+            raise ConfigError("got one string; expected a sequence of texts: pass [text]")
+        vectors = np.empty((len(texts), self._identity.dim), np.float32)
+        if not texts:
+            return vectors
+        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        ids = [encoding.ids for encoding in encodings]
+        for batch in length_sorted_batches([len(row) for row in ids], self._batch_tokens):
+            vectors[batch] = self._run([ids[position] for position in batch])
+            if progress is not None:
+                progress(len(batch))
+        if self._identity.normalized:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        width = max(1, max(len(row) for row in rows))
+        ids = np.full((len(rows), width), self._manifest.pad_id, np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        (output,) = self._session.run(["embeddings"], {"input_ids": ids, "attention_mask": mask})
+        if output.shape != (len(rows), self._identity.dim):
+            raise EncoderError(
+                f"{self._graph}: gave vectors of shape {output.shape}, expected {(len(rows), self._identity.dim)}; "
+                "export the model again"
+            )
+        return np.asarray(output, np.float32)
+
+
+def open_session(graph: str | Path, *, threads: int) -> Any:
+    """Return an onnxruntime session on the CPU that keeps to ``threads`` and sleeps when it has nothing to do.
+
+    Raises:
+        EncoderError: the graph cannot be opened.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads would take the cores from FAISS and from other sessions between two calls.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors share no narrower base
+        raise EncoderError(f"{graph}: onnxruntime cannot open it ({error}); export the model again") from error
+
+
+def copy_folder(folder: Path, out: Path) -> None:
+    """Copy an encoder's folder, without what a download left there.
+
+    Raises:
+        EncoderError: ``out`` is the folder itself.
+    """
+    if out.resolve() == folder.resolve():
+        raise EncoderError(f"{out}: is the encoder's own folder; expected another one to write to")
+    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache", ".git", "*.lock"))
+
+
+def _with_changes(
+    identity: EncoderIdentity, *, max_tokens: int | None, prompts: Mapping[str, str] | None
+) -> EncoderIdentity:
+    from dataclasses import replace
+
+    if max_tokens is not None:
+        if not 2 < max_tokens <= identity.max_tokens:
+            raise ConfigError(f"max_tokens is {max_tokens}; expected 3 to {identity.max_tokens}, the model's own limit")
+        identity = replace(identity, max_tokens=max_tokens)
+    return identity if prompts is None else replace(identity, prompts=dict(prompts))

@@ -1,0 +1,141 @@
+"""What a model folder says about itself, read without loading the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cmbert_retrieval.errors import EncoderError
+
+DEFAULT_MAX_TOKENS = 512
+
+_LEGACY_POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """How token states become a vector.
+
+    Attributes:
+        pooling: ``mean``, ``cls``, ``lasttoken``, ...; several that are concatenated are joined by ``+``.
+        max_tokens: longer texts are truncated to this many tokens, special tokens included.
+        dim: length of a vector.
+        prompts: ``query`` and ``document`` -> text put in front.
+        normalized: whether vectors get unit length.
+        trained: whether the folder has pooling settings. Without them it was hardly trained for retrieval.
+    """
+
+    pooling: str
+    max_tokens: int
+    dim: int
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    normalized: bool = True
+    trained: bool = True
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON in ``path``.
+
+    Raises:
+        EncoderError: the file cannot be read, or holds no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EncoderError(f"{path}: cannot be read as JSON ({error}); fetch or export the model again") from error
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise EncoderError(f"{path}: expected a JSON object, got a {type(content).__name__}")
+    return content
+
+
+def module_paths(folder: Path) -> list[tuple[str, Path]]:
+    """Return (class name, folder) of each sentence-transformers module, in order; none for a plain checkpoint."""
+    listed = folder / "modules.json"
+    if not listed.is_file():
+        return []
+    modules = []
+    for module in read_json(listed):
+        path = folder / str(module["path"])
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise EncoderError(f"{listed}: module path {module['path']!r} leaves the folder; expected one inside it")
+        modules.append((str(module["type"]).rsplit(".", 1)[-1], path))
+    return modules
+
+
+def read_prompts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the ``query`` and ``document`` prompts of a sentence-transformers configuration."""
+    prompts = {str(name): str(text) for name, text in (values.get("prompts") or {}).items() if text}
+    fallback = prompts.get(str(values.get("default_prompt_name")), "")
+    query = prompts.get("query") or fallback
+    document = prompts.get("document") or prompts.get("passage") or prompts.get("corpus") or fallback
+    return {name: text for name, text in (("query", query), ("document", document)) if text}
+
+
+def read_settings(folder: Path) -> EncoderSettings:
+    """Return the settings in a sentence-transformers folder or a plain checkpoint.
+
+    Vectors get unit length unless the folder declares the dot product as its similarity, so that inner products are
+    the similarity that the model was made for.
+
+    Raises:
+        EncoderError: no ``config.json``, or one that gives no vector length.
+    """
+    modules = module_paths(folder)
+    names = [name for name, _ in modules]
+    transformer = next((path for name, path in modules if name == "Transformer"), folder)
+    if not (transformer / "config.json").is_file():
+        raise EncoderError(
+            f"{folder}: no config.json; expected a sentence-transformers folder or a transformers checkpoint"
+        )
+    config = _optional_json(transformer / "config.json")
+    sentence = _optional_json(folder / "config_sentence_transformers.json")
+    hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model") or config.get("n_embd")
+    if not isinstance(hidden, int):
+        raise EncoderError(f"{transformer / 'config.json'}: no hidden_size; expected a text encoder's configuration")
+    pooling, dim = "mean", hidden
+    for name, path in modules:
+        if name == "Pooling":
+            pooling, dim = _read_pooling(_optional_json(path / "config.json"), hidden)
+        elif name == "Dense":
+            dim = int(_optional_json(path / "config.json")["out_features"])
+    truncate = sentence.get("truncate_dim")
+    return EncoderSettings(
+        pooling=pooling,
+        max_tokens=_read_max_tokens(transformer, config),
+        dim=min(dim, int(truncate)) if truncate else dim,
+        prompts=read_prompts(sentence),
+        normalized="Normalize" in names or sentence.get("similarity_fn_name") in (None, "cosine"),
+        trained=bool(modules),
+    )
+
+
+def _read_pooling(config: Mapping[str, Any], hidden: int) -> tuple[str, int]:
+    modes = config.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)]
+    modes = [modes] if isinstance(modes, str) else list(modes) or ["mean"]
+    size = config.get("embedding_dimension") or config.get("word_embedding_dimension") or hidden
+    return "+".join(modes), int(size) * len(modes)
+
+
+def _read_max_tokens(transformer: Path, config: Mapping[str, Any]) -> int:
+    declared = _optional_json(transformer / "sentence_bert_config.json").get("max_seq_length")
+    if isinstance(declared, int):
+        return declared
+    tokenizer = _optional_json(transformer / "tokenizer_config.json").get("model_max_length")
+    limits = [limit for limit in (tokenizer, config.get("max_position_embeddings")) if isinstance(limit, int)]
+    # Tokenizers without a limit write a huge number.
+    limits = [limit for limit in limits if 0 < limit < 1_000_000]
+    return min(limits, default=DEFAULT_MAX_TOKENS)

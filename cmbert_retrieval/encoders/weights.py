@@ -1,0 +1,195 @@
+"""The tensors of a checkpoint, read from its safetensors files with nothing but numpy.
+
+The base install has neither torch nor safetensors, and still has to know whether two folders hold the same model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmbert_retrieval.encoders.settings import module_paths, read_json
+from cmbert_retrieval.errors import EncoderError
+
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_CHUNK = 1 << 22
+"""Elements that are converted at a time, so that hashing needs little memory whatever the size of a tensor."""
+
+_EMBEDDING_MARKS = ("shared.", "embeddings.", "embed_tokens.", "wte.")
+_HEADS = frozenset(
+    "cls head decoder lm_head mlm_head classifier score pooler qa_outputs vocab_transform vocab_layer_norm "
+    "vocab_projector lm_predictions generator_predictions generator_lm_head discriminator_predictions "
+    "mask_predictions".split()
+)
+_LAYER = re.compile(r"(^|\.)(embeddings|embed_tokens|wte|layers?|blocks?|h)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor lies.
+
+    Attributes:
+        name: as the checkpoint calls it.
+        dtype: safetensors' name of its type.
+        shape: its dimensions.
+        file: the file that holds it.
+        start: offset of its first byte in the file.
+        stop: one past its last byte.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    stop: int
+
+    def values(self, limit: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """Yield its values as float32, flat and in pieces; at most ``limit`` of them."""
+        raw = np.memmap(self.file, mode="r", offset=self.start, shape=(self.stop - self.start,)) if self.stop > (
+            self.start
+        ) else np.empty(0, np.uint8)
+        typed = raw.view("<u2" if self.dtype == "BF16" else _FLOATS[self.dtype])[:limit]
+        for begin in range(0, len(typed), _CHUNK):
+            piece = typed[begin : begin + _CHUNK]
+            if self.dtype == "BF16":  # the upper half of a float32
+                yield (piece.astype("<u4") << 16).view("<f4")
+            else:
+                yield piece.astype("<f4")
+
+
+def read_header(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name, without reading their values.
+
+    Raises:
+        EncoderError: the file is absent, truncated, or no safetensors file.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, 100_000_000):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        tensors = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            first, last = entry["data_offsets"]
+            shape = tuple(int(extent) for extent in entry["shape"])
+            start, stop = 8 + length + int(first), 8 + length + int(last)
+            expected = int(np.prod(shape, dtype=np.int64)) * _SIZES.get(entry["dtype"], 0)
+            if not 8 + length <= start <= stop <= size or (entry["dtype"] in _SIZES and stop - start != expected):
+                raise ValueError(f"tensor {name!r} does not lie inside the file")
+            tensors[name] = Tensor(name, entry["dtype"], shape, file, start, stop)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoderError(f"{file}: not a whole safetensors file ({error}); fetch it again") from error
+    return tensors
+
+
+def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return all tensors of the transformer in ``folder``, from one file or from several shards.
+
+    Raises:
+        EncoderError: there are no safetensors, only a pickle (which can run code when it is opened), or a broken file.
+    """
+    if (folder / "model.safetensors").is_file():
+        return read_header(folder / "model.safetensors")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        tensors: dict[str, Tensor] = {}
+        for name in sorted(set(read_json(index)["weight_map"].values())):
+            if Path(name).name != name:
+                raise EncoderError(f"{index}: shard {name!r} is not a plain file name; expected one in the same folder")
+            tensors.update(read_header(folder / name))
+        return tensors
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.ckpt") for path in folder.glob(pattern))
+    if pickles:
+        raise EncoderError(
+            f"{folder}: its weights are a pickle ({pickles[0]}), which can run code when it is opened; expected "
+            "model.safetensors. Convert it where you trust it: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    raise EncoderError(f"{folder}: no weights; expected model.safetensors")
+
+
+def canonical_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Tell an encoder's own tensors from the heads beside it.
+
+    The same encoder is ``embeddings.x`` when it is saved alone, ``bert.embeddings.x`` or ``model.embeddings.x`` when it
+    is saved below a head.
+
+    Returns:
+        canonical name -> name in the checkpoint, for the encoder; and the names of heads, sorted.
+    """
+    names = list(names)
+    prefix = _common_prefix(names)
+    encoder: dict[str, str] = {}
+    heads: list[str] = []
+    for name in names:
+        bare = name[len(prefix) :]
+        inside = name.startswith(prefix)
+        # What looks like a layer is never taken for a head, wherever it stands: it has to be missed when it is unused.
+        if inside and bare.split(".", 1)[0] not in _HEADS:
+            encoder[_modern(bare)] = name
+        elif _LAYER.search(name) and not (inside and bare.startswith("pooler.")):
+            encoder[name] = name
+        else:
+            heads.append(name)
+    return encoder, sorted(heads)
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    found: list[str] = []
+    for name in names:
+        for mark in _EMBEDDING_MARKS:
+            at = f".{name}".find(f".{mark}")
+            if at >= 0:
+                found.append(name[:at])
+                break
+    return min(found, key=lambda prefix: (len(prefix), prefix), default="")
+
+
+def _modern(name: str) -> str:
+    # TensorFlow's names for the parts of a layer norm, still found in converted checkpoints.
+    return re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return the SHA-256 of the encoder's weights as float32: names, shapes and values, in the order of names.
+
+    The same for a model saved alone or below a head, in one file or many, and for whatever was exported from it. Heads
+    and integer buffers do not count; the weights of further modules (a projection behind the pooling) do.
+
+    Raises:
+        EncoderError: there are no readable safetensors.
+    """
+    modules = module_paths(folder)
+    transformer = next((path for name, path in modules if name == "Transformer"), folder)
+    tensors = checkpoint_tensors(transformer)
+    names, _ = canonical_names(tensors)
+    parts: dict[str, Tensor] = {name: tensors[original] for name, original in names.items()}
+    for order, (kind, path) in enumerate(modules):
+        if kind != "Transformer" and (path / "model.safetensors").is_file() and path.resolve() != folder.resolve():
+            parts |= {f"{order}:{kind}.{name}": tensor for name, tensor in read_header(path / "model.safetensors").items()}
+    return hash_tensors(parts)
+
+
+def hash_tensors(parts: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over tensors by name: each one's name, shape and float32 values."""
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        tensor = parts[name]
+        if tensor.dtype not in _FLOATS and tensor.dtype != "BF16":
+            continue  # buffers of positions and the like: no weights, and not in every version of a checkpoint
+        digest.update(json.dumps([name, list(tensor.shape)]).encode())
+        for piece in tensor.values():
+            digest.update(np.ascontiguousarray(piece).data)
+    return digest.hexdigest()

@@ -1,0 +1,40 @@
+"""The errors that users see: each says what was got, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class CmbertError(Exception):
+    """Any error that this library raises on purpose; the command prints it as one line."""
+
+
+class ConfigError(CmbertError, ValueError):
+    """A recipe, an option or an argument is wrong."""
+
+
+class CorpusError(CmbertError):
+    """A source cannot be read: absent, of another format, or broken and read with ``strict``."""
+
+
+class EncoderError(CmbertError):
+    """An encoder cannot be loaded, or its output is not usable."""
+
+
+class IndexMismatchError(CmbertError, ValueError):
+    """An index and what meets it (an encoder, vectors, a build to resume) do not fit together."""
+
+
+class IndexCorruptError(CmbertError):
+    """Files of an index are missing, changed or inconsistent with each other."""
+
+
+class IndexLockedError(CmbertError):
+    """Another process is writing to the index."""
+
+
+class MissingExtraError(CmbertError, ImportError):
+    """A feature needs an optional package. The message holds the pip command."""
+
+    @classmethod
+    def of(cls, feature: str, package: str, extra: str) -> MissingExtraError:
+        """Return the error for a ``feature`` that needs ``package`` out of our extra ``extra``."""
+        return cls(f"{feature} needs the package '{package}': pip install \"cmbert-retrieval[{extra}]\"")

@@ -1,0 +1,1 @@
+"""The index directory: what lies in it, how it is written, read, checked and kept small."""

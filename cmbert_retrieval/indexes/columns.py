@@ -1,0 +1,99 @@
+"""Declared metadata columns: their types, and the values that both SQLite and tantivy keep of them."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cmbert_retrieval.errors import ConfigError
+
+TYPES = ("text", "integer", "number", "boolean", "date")
+MAX_TEXT_BYTES = 8192
+_INTEGERS = range(-(2**63), 2**63)
+
+Value = str | int | float
+
+
+def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the declared columns.
+
+    Raises:
+        ConfigError: a type is not one of ``TYPES`` or a name is empty.
+    """
+    for name, kind in columns.items():
+        if kind not in TYPES:
+            raise ConfigError(f"column '{name}': type '{kind}' is not one of {', '.join(TYPES)}")
+        if not name.strip():
+            raise ConfigError("a column has an empty name")
+    return dict(columns)
+
+
+def encode_value(kind: str, value: Any) -> Value:
+    """Return a single metadata value as it is stored and compared.
+
+    Dates become days since year 1, booleans 0 or 1, so that SQLite and tantivy order them alike.
+
+    Raises:
+        ValueError: the value is not of the column's type. The message does not repeat it: it may be private.
+    """
+    if kind == "boolean":
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return int(value.lower() == "true")
+        if value is True or value is False or (isinstance(value, int) and value in (0, 1)):
+            return int(value)
+        raise ValueError("not true or false")
+    if isinstance(value, bool):
+        raise ValueError(f"a boolean, expected {kind}")
+    if kind == "text":
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"{type(value).__name__}, expected text")
+        text = str(value)
+        if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+            raise ValueError(f"longer than {MAX_TEXT_BYTES} bytes")
+        return text
+    if kind == "date":
+        return _day(value)
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{type(value).__name__}, expected {kind}")
+    if kind == "integer":
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError("a fraction, expected integer")
+        number = int(value)
+        if number not in _INTEGERS:
+            raise ValueError("does not fit 64 bits")
+        return number
+    real = float(value)
+    if not math.isfinite(real):
+        raise ValueError("not finite")
+    return real + 0.0  # -0.0 becomes 0.0: tantivy would order the two
+
+
+def _day(value: Any) -> int:
+    if isinstance(value, datetime.date):
+        return value.toordinal()
+    if isinstance(value, str):
+        try:
+            return datetime.date.fromisoformat(value[:10]).toordinal()
+        except ValueError:
+            raise ValueError("not a date like 2026-01-31") from None
+    raise ValueError(f"{type(value).__name__}, expected a date like 2026-01-31")
+
+
+def encode_all(
+    columns: Mapping[str, str], metadata: Mapping[str, Any]
+) -> Iterator[tuple[int, Value | None, str]]:
+    """Yield ``(column number, stored value, problem)`` for the declared values of a document.
+
+    Lists give one item a value. A value that does not fit comes with its problem and without a value.
+    """
+    for number, (name, kind) in enumerate(columns.items()):
+        values = metadata.get(name)
+        if values is None:
+            continue
+        for value in values if isinstance(values, list | tuple | set) else (values,):
+            try:
+                yield number, encode_value(kind, value), ""
+            except (ValueError, OverflowError) as error:
+                yield number, None, f"column '{name}': {error}"

@@ -1,0 +1,233 @@
+"""Documents, rows and filterable values of one segment, in SQLite."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmbert_retrieval.errors import IndexCorruptError
+from cmbert_retrieval.indexes.filters import Filter
+from cmbert_retrieval.types import Document, Section
+
+DATABASE = "documents.sqlite"
+
+TABLES = """
+CREATE TABLE documents (
+    document INTEGER PRIMARY KEY,  -- number within the segment
+    id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL,
+    metadata TEXT NOT NULL, sections TEXT NOT NULL,  -- JSON
+    hash BLOB NOT NULL  -- of everything above
+);
+CREATE INDEX documents_by_id ON documents (id);
+CREATE TABLE rows (
+    row INTEGER PRIMARY KEY, document INTEGER NOT NULL, number INTEGER NOT NULL,  -- n-th row of its document
+    start INTEGER, end INTEGER,  -- characters of documents.text; NULL for an entry text
+    entry TEXT, title TEXT NOT NULL,  -- title: what stands in front of the text when it is indexed
+    hash BLOB NOT NULL  -- of the whole indexed text
+);
+CREATE INDEX rows_by_document ON rows (document, number);
+CREATE TABLE attributes (column INTEGER, value, document INTEGER, PRIMARY KEY (column, value, document)) WITHOUT ROWID;
+CREATE INDEX attributes_by_document ON attributes (document);
+CREATE TABLE shards (
+    shard INTEGER PRIMARY KEY, first_row INTEGER NOT NULL, end_row INTEGER NOT NULL,
+    source TEXT NOT NULL, cursor TEXT, -- JSON: behind the last whole document
+    partial INTEGER NOT NULL,  -- rows already stored of the document behind the cursor
+    counts TEXT NOT NULL  -- JSON: the report up to here
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One indexed text.
+
+    Attributes:
+        row: its number in the index.
+        document: number of its document within the segment.
+        number: its place among the rows of the document.
+        start: first character in the document's text; None for an entry text.
+        end: one past the last character; None for an entry text.
+        entry: the entry text, else None.
+        title: what is put in front when it is indexed.
+        text: what is encoded and indexed.
+    """
+
+    row: int
+    document: int
+    number: int
+    start: int | None
+    end: int | None
+    entry: str | None
+    title: str
+    text: str
+
+    @property
+    def hash(self) -> bytes:
+        """SHA-256 of the indexed text: two rows with the same hash share a vector."""
+        return hashlib.sha256(self.text.encode()).digest()
+
+
+def row_text(title: str, passage: str) -> str:
+    """Return the text that is encoded and indexed for a passage."""
+    return f"{title} {passage}".strip()
+
+
+def document_json(document: Document) -> tuple[str, str]:
+    """Return metadata and sections as JSON. Raises ValueError for what JSON cannot hold."""
+    metadata = json.dumps(document.metadata, ensure_ascii=False, allow_nan=False, default=_json_value)
+    sections = json.dumps(
+        [[s.start, s.end, list(s.path), s.kind] for s in document.sections], ensure_ascii=False
+    )
+    return metadata, sections
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, tuple | set | frozenset):
+        return sorted(value) if isinstance(value, set | frozenset) else list(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "item"):  # numpy scalars
+        return value.item()
+    raise ValueError(f"metadata holds a {type(value).__name__}, which JSON cannot hold")
+
+
+def document_hash(document: Document, metadata: str, sections: str) -> bytes:
+    """Return a hash of all that is stored of a document."""
+    parts = [document.id, document.title, document.text, metadata, sections, *document.entries]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).digest()
+
+
+def connect(path: Path, *, writable: bool = False) -> sqlite3.Connection:
+    """Open a segment's database: for building, or as the immutable file that it becomes."""
+    if writable:
+        connection = sqlite3.connect(path.absolute().as_uri() + "?mode=rwc", uri=True, isolation_level=None)
+        connection.execute("PRAGMA synchronous = FULL")
+    else:
+        # A URI: read-only media have no room for a journal, and immutable files need no locks.
+        uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA mmap_size = 1073741824")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+class DocumentStore:
+    """The documents and rows of a finished segment. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database ``path``.
+
+        Raises:
+            IndexCorruptError: it is missing or not such a database.
+        """
+        self._path = path
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        if not path.is_file():
+            raise IndexCorruptError(f"{path} is missing; run: cmbert index verify")
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement on this thread's connection.
+
+        Raises:
+            IndexCorruptError: SQLite finds the file damaged.
+        """
+        connection = getattr(self._local, "connection", None)
+        try:
+            if connection is None:
+                connection = self._local.connection = connect(self._path)
+                self._open.append(connection)
+            return connection.execute(sql, parameters)
+        except sqlite3.DatabaseError as error:
+            raise IndexCorruptError(f"{self._path}: {error}; run: cmbert index verify") from None
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
+        self._local = threading.local()
+
+    def parents(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
+        """Return row -> (document number, document id)."""
+        sql = (
+            "SELECT row, document, id FROM json_each(?) AS wanted JOIN rows ON rows.row = wanted.value "
+            "JOIN documents USING (document)"
+        )
+        return {row: (number, id_) for row, number, id_ in self.query(sql, (json.dumps(list(rows)),))}
+
+    def rows_matching(self, where: Filter) -> Iterator[int]:
+        """Yield the rows, dead ones included, whose documents pass the filter, in order."""
+        condition, parameters = where.to_sql()
+        sql = f"SELECT row FROM rows WHERE document IN (SELECT document FROM documents WHERE {condition}) ORDER BY row"
+        return (row for (row,) in self.query(sql, parameters))
+
+    def read_row(self, row: int) -> Row:
+        """Return one row with its text."""
+        found = next(self.read_rows("row = ?", (row,)), None)
+        if found is None:
+            raise IndexCorruptError(f"{self._path}: row {row} is missing; run: cmbert index verify")
+        return found
+
+    def read_rows(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Row]:
+        """Yield rows with their texts in row order. Each document's text is read once."""
+        sql = (
+            f"SELECT row, document, number, start, end, entry, title FROM rows WHERE {condition} ORDER BY row"
+        )
+        current, text = -1, ""
+        for row, document, number, start, end, entry, title in self.query(sql, parameters):
+            if entry is None and document != current:
+                current = document
+                (text,) = self.query("SELECT text FROM documents WHERE document = ?", (document,)).fetchone()
+            passage = text[start:end] if entry is None else entry
+            yield Row(row, document, number, start, end, entry, title, row_text(title, passage))
+
+    def find(self, id: str) -> list[tuple[int, bytes]]:
+        """Return (document number, hash) of every revision with this id, the latest last."""
+        return list(self.query("SELECT document, hash FROM documents WHERE id = ? ORDER BY document", (id,)))
+
+    def row_hashes(self, document: int) -> dict[int, bytes]:
+        """Return row -> text hash of a document."""
+        return dict(self.query("SELECT row, hash FROM rows WHERE document = ? ORDER BY number", (document,)))
+
+    def document(self, number: int) -> Document:
+        """Return a whole document by its number."""
+        return next(self.documents("document = ?", (number,)))
+
+    def documents(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Document]:
+        """Yield whole documents in the order in which they were added."""
+        sql = f"SELECT document, id, title, text, metadata, sections FROM documents WHERE {condition} ORDER BY document"
+        for number, id_, title, text, metadata, sections in self.query(sql, parameters):
+            entries = self.query(
+                "SELECT entry FROM rows WHERE document = ? AND entry IS NOT NULL ORDER BY number", (number,)
+            )
+            yield Document(
+                id=id_,
+                title=title,
+                text=text,
+                metadata=json.loads(metadata),
+                sections=tuple(
+                    Section(start, end, tuple(path), kind) for start, end, path, kind in json.loads(sections)
+                ),
+                entries=tuple(entry for (entry,) in entries),
+            )
+
+
+def insert_documents(connection: sqlite3.Connection, values: Iterable[tuple[Any, ...]]) -> None:
+    """Insert ``(document, id, title, text, metadata, sections, hash)``."""
+    connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def insert_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Insert rows; their texts are rebuilt from the document when they are read."""
+    connection.executemany(
+        "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((r.row, r.document, r.number, r.start, r.end, r.entry, r.title, r.hash) for r in rows),
+    )

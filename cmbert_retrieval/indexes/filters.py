@@ -1,0 +1,137 @@
+"""Filters on declared columns: one form for users, two for the engines, the same rows in both."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.indexes.columns import Value, encode_value
+
+_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_OPERATORS = ("eq", "ne", "in", "not_in", *_COMPARISONS, "exists")
+_EXPRESSION = re.compile(r"\s*([^<>=!~]+?)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_SYMBOLS = {">=": "ge", "<=": "le", "!=": "ne", "==": "eq", "=": "eq", ">": "gt", "<": "lt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison: ``operator`` of column ``number`` with ``values`` in stored form."""
+
+    number: int
+    kind: str
+    operator: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions that a document must meet, all of them.
+
+    A document with several values in a column meets ``eq``, ``in`` and the comparisons when one value does, ``ne``
+    and ``not_in`` when none is among those named. A document without a value meets only ``ne``, ``not_in`` and
+    ``exists: false``.
+    """
+
+    conditions: tuple[Condition, ...]
+
+    def to_sql(self) -> tuple[str, list[Value]]:
+        """Return a condition on ``documents.document`` and its bound parameters."""
+        parts, parameters = ["1"], []
+        for condition in self.conditions:
+            positive, values = _sql(condition)
+            negated = condition.operator in ("ne", "not_in") or (
+                condition.operator == "exists" and not condition.values[0]
+            )
+            choice = "NOT IN" if negated else "IN"
+            parts.append(
+                f"document {choice} (SELECT document FROM attributes WHERE column = ? AND {positive})"
+            )
+            parameters += [condition.number, *values]
+        return " AND ".join(parts), parameters
+
+
+def _sql(condition: Condition) -> tuple[str, list[Value]]:
+    if condition.operator == "exists":
+        return "1", []
+    if condition.operator in _COMPARISONS:
+        return f"value {_COMPARISONS[condition.operator]} ?", list(condition.values)
+    # One parameter whatever the number of values: SQLite bounds parameters, not the length of JSON.
+    return "value IN (SELECT value FROM json_each(?))", [json.dumps(list(condition.values))]
+
+
+def parse_filter(
+    given: Mapping[str, Any] | Sequence[str] | str | None, columns: Mapping[str, str]
+) -> Filter | None:
+    """Turn what users write into a filter.
+
+    Args:
+        given: ``{"year": {"ge": 2020, "lt": 2024}, "journal": "BMJ", "type": ["review", "case-report"]}``, or
+            expressions as typed in a shell: ``"year>=2020"`` or a list of them; ``journal=BMJ,JAMA`` means one of them.
+        columns: the index's declared columns, name -> type.
+
+    Raises:
+        ConfigError: an undeclared column (those that are declared are named), an unknown operator, or a value of
+            another type.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = [given]
+    items: list[tuple[str, str, Any]] = []
+    if isinstance(given, Mapping):
+        for name, wanted in given.items():
+            if isinstance(wanted, Mapping):
+                items += [(name, operator, value) for operator, value in wanted.items()]
+            else:
+                items.append((name, "in" if isinstance(wanted, list | tuple | set) else "eq", wanted))
+    else:
+        items = [_parse_expression(text) for text in given]
+    return (
+        Filter(tuple(_condition(name, operator, value, columns) for name, operator, value in items)) or None
+    )
+
+
+def _parse_expression(text: str) -> tuple[str, str, Any]:
+    match = _EXPRESSION.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"filter '{text}': expected COLUMN=VALUE, or one of != > >= < <= in place of =")
+    name, symbol, value = match.groups()
+    operator = _SYMBOLS[symbol]
+    if operator in ("eq", "ne") and "," in value:
+        return name, "in" if operator == "eq" else "not_in", [part.strip() for part in value.split(",")]
+    return name, operator, value
+
+
+def _condition(name: str, operator: str, value: Any, columns: Mapping[str, str]) -> Condition:
+    if name not in columns:
+        declared = ", ".join(columns) or "none"
+        close = difflib.get_close_matches(name, columns, 1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ConfigError(
+            f"filter: '{name}' is not a column of this index; {hint}declared columns: {declared}"
+        )
+    if operator not in _OPERATORS:
+        raise ConfigError(
+            f"filter on '{name}': unknown operator '{operator}'; known: {', '.join(_OPERATORS)}"
+        )
+    kind = columns[name]
+    if operator in _COMPARISONS and kind in ("text", "boolean"):
+        raise ConfigError(f"filter on '{name}': '{operator}' needs a number or a date, the column is {kind}")
+    if operator == "exists":
+        if not isinstance(value, bool):
+            raise ConfigError(f"filter on '{name}': 'exists' takes true or false")
+        values: list[Any] = [int(value)]
+    else:
+        several = operator in ("in", "not_in")
+        if several and not isinstance(value, list | tuple | set):
+            raise ConfigError(f"filter on '{name}': '{operator}' takes a list")
+        try:
+            values = [encode_value(kind, item) for item in (value if several else [value])]
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"filter on '{name}' ({kind}): {error}") from None
+    return Condition(list(columns).index(name), kind, operator, tuple(values))

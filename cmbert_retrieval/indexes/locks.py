@@ -1,0 +1,130 @@
+"""One writer, any number of readers: file locks that the kernel drops when a process dies."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+from types import TracebackType
+
+from cmbert_retrieval.errors import IndexCorruptError, IndexLockedError
+from cmbert_retrieval.indexes.manifest import Manifest, read_manifest
+from cmbert_retrieval.indexes.storage import fsync_folder, remove_tree
+
+logger = logging.getLogger(__name__)
+
+COMMITS = "commits"
+
+
+def commit_name(commit: int) -> str:
+    """Return the name of a commit's files and folders."""
+    return f"{commit:05d}"
+
+
+class WriteLock:
+    """The right to write to an index, held from entering to leaving the ``with`` block."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "write.lock"
+        self._descriptor = -1
+
+    def __enter__(self) -> WriteLock:
+        """Take the lock.
+
+        Raises:
+            IndexLockedError: another process has it.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise IndexLockedError(
+                f"{self._path.parent}: another process is writing to this index; wait for it, then try again"
+            ) from None
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+
+class ReadLease:
+    """A commit that stays on disk for as long as the lease is held, whatever a writer does meanwhile."""
+
+    def __init__(self, root: Path) -> None:
+        """Take a lease on the last commit.
+
+        Raises:
+            IndexCorruptError: there is no index, or its manifest is damaged.
+        """
+        self._descriptor = -1
+        for _ in range(1000):  # a retry means that a writer committed in between; it cannot do that for ever
+            self.manifest: Manifest = read_manifest(root)
+            path = root / COMMITS / commit_name(self.manifest.commit)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if read_manifest(root).commit == self.manifest.commit:
+                    raise IndexCorruptError(
+                        f"{path} is missing; restore it: copy manifest.json there"
+                    ) from None
+                continue
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if os.fstat(descriptor).st_nlink > 0:
+                self._descriptor = descriptor
+                return
+            os.close(descriptor)  # the cleaner was faster: this commit is gone
+        raise IndexCorruptError(
+            f"{root}: no commit stays long enough to be opened; is the clock of commits running wild?"
+        )
+
+    def close(self) -> None:
+        """Give the lease back. May be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def clean(root: Path, current: Manifest | None) -> None:
+    """Remove what no kept commit names. Only the holder of the write lock may call it.
+
+    A commit is kept when it is the current one or when a reader holds a lease on it.
+    """
+    kept = _kept_files(root, current)
+    for folder in ("segments", "lexical", "deleted"):
+        base = root / folder
+        for path in sorted(base.iterdir()) if base.is_dir() else ():
+            if path.name.endswith(".building") and folder == "segments":
+                continue
+            relative = path.relative_to(root).as_posix()
+            if path.is_dir():
+                if not any(name.startswith(relative + "/") for name in kept):
+                    remove_tree(path)
+            elif relative not in kept:
+                path.unlink()
+
+
+def _kept_files(root: Path, current: Manifest | None) -> set[str]:
+    """Return the files of all commits that must stay, after dropping the leases that nobody holds."""
+    kept = set(current.files) if current else set()
+    commits = root / COMMITS
+    for path in sorted(commits.iterdir()) if commits.is_dir() else ():
+        if current and path.name == commit_name(current.commit):
+            continue
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            kept.update(Manifest.from_bytes(path.read_bytes(), path).files)
+        else:
+            # Unlinked while the lock is held: a reader that opened it in this moment sees that it is gone.
+            path.unlink()
+        finally:
+            os.close(descriptor)
+    if commits.is_dir():
+        fsync_folder(commits)
+    return kept

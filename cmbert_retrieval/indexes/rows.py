@@ -1,0 +1,46 @@
+"""How a document becomes rows: its entry texts, or passages of its text, or the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cmbert_retrieval.config import PassagesRecipe
+from cmbert_retrieval.corpora.passages import PassageSplitter, passage_title
+from cmbert_retrieval.encoders.base import Encoder
+from cmbert_retrieval.indexes.build import RowTexts
+from cmbert_retrieval.types import Document
+
+WORDS_PER_PASSAGE = 200  # of an index without encoder, where nothing else sets a length
+
+Span = tuple[int | None, int | None, str | None, str]
+
+
+def row_texts(encoder: Encoder | None, passages: PassagesRecipe | None) -> RowTexts:
+    """Return the function that gives ``(start, end, entry, title)`` of each row of a document."""
+    splitter = None
+    if passages is not None:
+        limit = encoder.identity.max_tokens if encoder else WORDS_PER_PASSAGE
+        splitter = PassageSplitter(
+            encoder.count_tokens if encoder else _count_words,
+            max_tokens=min(passages.max_tokens or limit, limit),
+            stride=passages.stride,
+        )
+
+    def spans(document: Document) -> Sequence[Span]:
+        if document.entries:
+            return [(None, None, entry, "") for entry in document.entries if entry.strip()]
+        if splitter is None:
+            return [(0, len(document.text), None, document.title)]
+        title = (
+            splitter.passage_title(document)
+            if hasattr(splitter, "passage_title")
+            else passage_title(document)
+        )
+        found: list[Span] = [(p.start, p.end, None, title) for p in splitter.split(document)]
+        return found or [(0, 0, None, document.title)]  # a title alone is still worth finding
+
+    return spans
+
+
+def _count_words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]

@@ -1,0 +1,288 @@
+"""Vectors of a segment: float16 shards that any factory can be built from, and the FAISS file built from them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmbert_retrieval.errors import ConfigError, IndexCorruptError
+from cmbert_retrieval.indexes.storage import atomic_file
+
+FAISS_FILE = "vectors.faiss"
+ROWS_FILE = "rows.npy"
+TRAINING_VECTORS_PER_LIST = 64
+_EXACT_BELOW = 4096  # matching rows that a scan of float16 vectors finds faster than FAISS does
+
+
+def shard_name(shard: int) -> str:
+    """Return the file name of a shard's vectors."""
+    return f"vectors-{shard:05d}.npy"
+
+
+def write_shard(path: Path, vectors: NDArray[np.float32]) -> None:
+    """Write a shard of vectors as float16, durably and at once."""
+    with atomic_file(path) as file:
+        np.save(file, vectors.astype(np.float16), allow_pickle=False)
+
+
+def read_shard(path: Path) -> NDArray[np.float16]:
+    """Map a shard's vectors into memory.
+
+    Raises:
+        IndexCorruptError: it is missing or not such a file.
+    """
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise IndexCorruptError(f"{path}: {error}; run: cmbert index verify") from None
+    if vectors.dtype != np.float16 or vectors.ndim != 2:
+        raise IndexCorruptError(
+            f"{path}: expected a float16 matrix, got {vectors.dtype} with shape {vectors.shape}"
+        )
+    return vectors  # type: ignore[no-any-return]
+
+
+class ShardedVectors:
+    """All float16 vectors of a segment, read where they lie on disk."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._shards = [read_shard(path) for path in paths]
+        self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._shards else 0
+
+    def shards(self) -> Iterator[NDArray[np.float16]]:
+        """Yield the shards in order."""
+        yield from self._shards
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return ``[positions, dim]``, the vectors at these positions of the segment."""
+        if len(self._shards) == 1:
+            return np.asarray(self._shards[0][positions])
+        which = np.searchsorted(self._ends, positions, side="right")
+        out = np.empty((len(positions), self._shards[0].shape[1]), dtype=np.float16)
+        for shard in np.unique(which):
+            chosen = which == shard
+            start = self._ends[shard] - len(self._shards[shard])
+            out[chosen] = self._shards[shard][positions[chosen] - start]
+        return out
+
+
+def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return inner products, rounded from double precision.
+
+    Every path ends here, so that a row has one score whatever found it: FAISS, a filtered scan, one query or many.
+    """
+    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+
+
+def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> str:
+    """Write ``vectors.faiss`` for a segment and return the factory that was used.
+
+    ``Flat`` is streamed to the file as FAISS lays it out, in constant memory. Other factories are trained on an even
+    sample and filled shard by shard. A segment too small to train its factory is written as ``Flat``, which is exact.
+
+    Raises:
+        ConfigError: FAISS does not know the factory, or it needs more memory than there is.
+    """
+    if factory == "Flat":
+        _write_flat(path, vectors, dim)
+        return factory
+    import faiss
+
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError:
+        raise ConfigError(
+            f"FAISS does not know the factory '{factory}' for vectors of {dim} dimensions"
+        ) from None
+    if not index.is_trained:
+        needed = _training_size(index)
+        if len(vectors) < needed:
+            _write_flat(path, vectors, dim)
+            return "Flat"
+        check_memory(factory, dim, len(vectors))
+        positions = np.linspace(0, len(vectors) - 1, min(len(vectors), max(needed, 65536))).astype(np.int64)
+        index.train(vectors.take(np.unique(positions)).astype(np.float32))
+    else:
+        check_memory(factory, dim, len(vectors))
+    for shard in vectors.shards():
+        index.add(shard.astype(np.float32))
+    temporary = path.with_name(path.name + ".tmp")
+    faiss.write_index(index, str(temporary))
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return factory
+
+
+def _training_size(index: Any) -> int:
+    import faiss
+
+    try:
+        return TRAINING_VECTORS_PER_LIST * int(faiss.extract_index_ivf(index).nlist)
+    except RuntimeError:
+        return 256 * TRAINING_VECTORS_PER_LIST
+
+
+def _write_flat(path: Path, vectors: ShardedVectors, dim: int) -> None:
+    """Write what ``faiss.write_index`` writes for an IndexFlatIP, without holding the vectors (tested to be equal)."""
+    rows = len(vectors)
+    with atomic_file(path) as file:
+        file.write(struct.pack("<4siqqq?iQ", b"IxFI", dim, rows, 1 << 20, 1 << 20, True, 0, rows * dim))
+        for shard in vectors.shards():
+            file.write(np.ascontiguousarray(shard, dtype="<f4").tobytes())
+
+
+def factory_bytes(factory: str, dim: int, rows: int) -> int:
+    """Return the bytes that a factory holds in memory while it is built, for the common ones; an upper bound else."""
+    raw = 4 * dim * rows
+    if factory == "Flat":
+        return 0
+    graph = 4 * 2 * 2 * 32 * rows if "HNSW" in factory else 0
+    if "SQ8" in factory:
+        return dim * rows + graph + 16 * rows
+    if "PQ" in factory or "RaBitQ" in factory:
+        return 80 * rows + 4 * dim * 65536
+    return raw + graph
+
+
+def check_memory(factory: str, dim: int, rows: int) -> None:
+    """Refuse to begin what the memory cannot hold.
+
+    Raises:
+        ConfigError: needed and available memory, and what to choose instead.
+    """
+    needed = factory_bytes(factory, dim, rows)
+    available = available_memory()
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"'{factory}' over {rows:,} vectors of {dim} dimensions needs about {needed / 1e9:.1f} GB of memory, "
+            f"{available / 1e9:.1f} GB are free; choose a smaller one, for instance vectors.factory=IVF4096,PQ64"
+        )
+
+
+def available_memory() -> int | None:
+    """Return the free memory in bytes, or None where the system does not tell."""
+    try:
+        with Path("/proc/meminfo").open() as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+class VectorSearch:
+    """Nearest vectors within one segment."""
+
+    def __init__(self, folder: Path, vectors: ShardedVectors, dim: int, factory: str) -> None:
+        """Open ``vectors.faiss`` in ``folder``; a Flat file is mapped, not read.
+
+        Raises:
+            IndexCorruptError: the file is missing, damaged, or of other vectors.
+        """
+        self.vectors = vectors
+        self._factory = factory
+        self._path = folder / FAISS_FILE
+        self._lock = threading.Lock()
+        self._index: Any = None
+        if not self._path.is_file():
+            raise IndexCorruptError(f"{self._path} is missing; run: cmbert index verify")
+        self._dim = dim
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._index is None:
+                import faiss
+
+                flags = faiss.IO_FLAG_MMAP_IFC if self._factory == "Flat" else 0
+                try:
+                    index = faiss.read_index(str(self._path), flags)
+                except RuntimeError as error:
+                    reason = str(error).splitlines()[0]
+                    raise IndexCorruptError(f"{self._path}: {reason}; run: cmbert index verify") from None
+                if (index.ntotal, index.d) != (len(self.vectors), self._dim):
+                    raise IndexCorruptError(
+                        f"{self._path}: holds {index.ntotal} vectors of {index.d} dimensions, "
+                        f"expected {len(self.vectors)} of {self._dim}; run: cmbert index verify"
+                    )
+                self._index = index
+            return self._index
+
+    def search(
+        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return scores and positions of the nearest vectors, at least ``k`` of them where there are so many.
+
+        Args:
+            query: ``[dim]``.
+            k: how many; equal scores at the border come along, so more may be returned.
+            allowed: ``[vectors]``, which positions count; None for all.
+        """
+        total = len(self.vectors) if allowed is None else int(np.count_nonzero(allowed))
+        k = min(k, total)
+        if k == 0:
+            return np.empty(0, np.float32), np.empty(0, np.int64)
+        if allowed is not None and total <= _EXACT_BELOW:
+            return self._scan(query, np.flatnonzero(allowed))
+        wanted = k + 8
+        while True:
+            positions = self._candidates(query, min(wanted, total), allowed)
+            if len(positions) < k:  # a graph index loses its way behind a selective filter
+                chosen = np.arange(len(self.vectors)) if allowed is None else np.flatnonzero(allowed)
+                return self._scan(query, chosen)
+            scores = exact_scores(query, self.vectors.take(positions))
+            ordered = np.sort(scores)[::-1]
+            if len(positions) >= total or ordered[-1] < ordered[k - 1] or len(positions) < wanted:
+                return scores, positions
+            wanted *= 4  # the border lies among equal scores: take them all
+
+    def _candidates(
+        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        import faiss
+
+        index = self._open()
+        parameters = None
+        if allowed is not None:
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(bits)
+            parameters = _parameters(index, selector)
+        _, found = index.search(query[None, :], k, params=parameters)
+        positions = found[0]
+        return np.asarray(positions[positions >= 0], dtype=np.int64)
+
+    def _scan(
+        self, query: NDArray[np.float32], positions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        scores = [
+            exact_scores(query, self.vectors.take(positions[start : start + 8192]))
+            for start in range(0, len(positions), 8192)
+        ]
+        return np.concatenate(scores), positions
+
+
+def _parameters(index: Any, selector: Any) -> Any:
+    """Return search parameters of the index's own kind: FAISS refuses those of another."""
+    import faiss
+
+    inner = faiss.downcast_index(index)
+    while isinstance(inner, faiss.IndexPreTransform | faiss.IndexIDMap | faiss.IndexRefine):
+        if isinstance(inner, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=_parameters(inner.index, selector))
+        inner = faiss.downcast_index(inner.index if hasattr(inner, "index") else inner.base_index)
+    if isinstance(inner, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=inner.nprobe)
+    if isinstance(inner, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=inner.hnsw.efSearch)
+    return faiss.SearchParameters(sel=selector)

@@ -1,0 +1,324 @@
+"""The one writer of an index: build, add, delete, optimize, and the protocol by which each becomes a commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from cmbert_retrieval.config import IndexRecipe
+from cmbert_retrieval.corpora.base import Corpus
+from cmbert_retrieval.encoders.base import Encoder
+from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors
+from cmbert_retrieval.errors import ConfigError, CorpusError, IndexMismatchError
+from cmbert_retrieval.indexes.build import PINS, Notify, Plan, SegmentBuild
+from cmbert_retrieval.indexes.columns import check_columns
+from cmbert_retrieval.indexes.commit import Committer
+from cmbert_retrieval.indexes.lexical import build_analyser
+from cmbert_retrieval.indexes.locks import WriteLock, clean, commit_name
+from cmbert_retrieval.indexes.manifest import (
+    MANIFEST,
+    EncoderEntry,
+    Manifest,
+    SegmentEntry,
+    pack_probes,
+    read_manifest,
+    unpack_probes,
+)
+from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.report import Report
+from cmbert_retrieval.indexes.rows import row_texts
+from cmbert_retrieval.indexes.storage import fsync_folder, fsync_tree, remove_tree
+from cmbert_retrieval.indexes.vectors import FAISS_FILE, ShardedVectors, write_faiss
+
+logger = logging.getLogger(__name__)
+
+
+def _silent(phase: str, count: int) -> None:
+    """Take no notice."""
+
+
+class IndexWriter:
+    """Holds the write lock of an index between entering and leaving the ``with`` block."""
+
+    def __init__(self, path: str | Path, *, notify: Notify = _silent) -> None:
+        """Prepare to write to the folder ``path``; nothing is touched before the ``with`` block.
+
+        Args:
+            path: the index's folder; made when it does not exist.
+            notify: called with a phase and how many more are done.
+        """
+        self.root = Path(path)
+        self._notify = notify
+        self._lock = WriteLock(self.root)
+        self._commits = Committer(self.root, notify)
+
+    def __enter__(self) -> IndexWriter:
+        """Take the write lock and clear away what a killed writer left.
+
+        Raises:
+            IndexLockedError: another process is writing.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"{self.root} is a file; an index is a folder")
+        foreign = self.root.is_dir() and not (self.root / MANIFEST).exists() and _is_foreign(self.root)
+        if foreign:
+            raise ConfigError(f"{self.root} holds other files and no index; choose an empty or a new folder")
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock.__enter__()
+        try:
+            self._recover()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)
+
+    def _manifest(self) -> Manifest | None:
+        return read_manifest(self.root) if (self.root / MANIFEST).exists() else None
+
+    def _recover(self) -> None:
+        """Make finished but uncommitted segments resumable again, and remove all else that no commit names."""
+        current = self._manifest()
+        next_segment = current.next_segment if current else 0
+        segments = self.root / "segments"
+        for path in sorted(segments.iterdir()) if segments.is_dir() else ():
+            uncommitted = path.name.isdigit() and int(path.name) >= next_segment
+            building = path.with_name(path.name + ".building")
+            if uncommitted and (path / PINS).exists() and not building.exists():
+                path.rename(building)
+        for leftover in self.root.glob("*.tmp"):
+            leftover.unlink()
+        clean(self.root, current)
+
+    # --- what users ask for ---
+
+    def build(
+        self,
+        corpus: Corpus,
+        recipe: IndexRecipe,
+        encoder: Encoder | None,
+        *,
+        strict: bool = False,
+        restart: bool = False,
+    ) -> Report:
+        """Build a new index out of a corpus, or finish a build that was killed.
+
+        Raises:
+            ConfigError: there is an index already, or the recipe does not fit.
+            IndexMismatchError: an unfinished build there was begun with something else.
+            CorpusError: nothing in the corpus could be used; with ``strict``, anything could not.
+        """
+        if self._manifest() is not None:
+            raise ConfigError(
+                f"{self.root} holds an index already; add to it with 'cmbert index add', or choose another --out"
+            )
+        columns = check_columns(recipe.columns if recipe.columns is not None else dict(corpus.columns))
+        build_analyser(recipe.lexical.analyser)
+        entry = None
+        if encoder is not None:
+            entry = EncoderEntry(encoder.identity, encoder.source, pack_probes(probe_vectors(encoder)))
+        empty = Manifest(
+            commit=0,
+            documents=0,
+            rows=0,
+            next_row=0,
+            next_segment=0,
+            recipe=recipe.to_json(),
+            columns=columns,
+            analyser=recipe.lexical.analyser,
+            encoder=entry,
+            segments=(),
+            lexical="",
+            deleted=None,
+            dead_rows=0,
+            sources=(),
+            files={},
+        )
+        return self._grow(corpus, empty, recipe, encoder, base=None, strict=strict, restart=restart)
+
+    def add(
+        self, corpus: Corpus, encoder: Encoder | None, *, strict: bool = False, restart: bool = False
+    ) -> Report:
+        """Add documents; one whose id is there already takes its place.
+
+        Raises:
+            IndexCorruptError: there is no index.
+            IndexMismatchError: another encoder than the index was built with.
+            CorpusError: with ``strict``, a record that cannot be used.
+        """
+        current = read_manifest(self.root)
+        recipe = IndexRecipe.from_json(current.recipe)
+        self._check_encoder(current, encoder)
+        with IndexReader(self.root) as base:
+            return self._grow(corpus, current, recipe, encoder, base=base, strict=strict, restart=restart)
+
+    def delete(self, ids: Iterable[str], *, missing_ok: bool = False) -> Report:
+        """Remove documents by id.
+
+        Raises:
+            CorpusError: an id is not in the index and ``missing_ok`` is not set; then nothing is removed.
+        """
+        report = Report()
+        dead: set[int] = set()
+        missing: list[str] = []
+        current = read_manifest(self.root)
+        with IndexReader(self.root) as base:
+            for id_ in dict.fromkeys(ids):
+                found = base.find(id_)
+                if found is None:
+                    missing.append(id_)
+                    continue
+                dead.update(found[1])
+                report.deleted += 1
+            if missing and not missing_ok:
+                shown = ", ".join(repr(id_[:60]) for id_ in missing[:3])
+                raise CorpusError(
+                    f"{len(missing)} of {len(missing) + report.deleted} ids are not in the index (first: {shown}); "
+                    "nothing was deleted; leave them out or add --missing-ok"
+                )
+            for id_ in missing:
+                report.note("skipped", f"{id_[:60]}: not in the index")
+            report.commit = current.commit
+            if dead:
+                newly_dead = np.array(sorted(dead), np.int64)
+                report.commit = self._commits.commit(current, base, current.segments, newly_dead).commit
+        return report
+
+    def optimize(self) -> Report:
+        """Merge all segments, drop dead rows, and write the words anew, as a fresh build would."""
+        current = read_manifest(self.root)
+        with IndexReader(self.root) as base:
+            segments = current.segments
+            if current.rows == 0:
+                segments = ()
+            elif len(segments) > 1 or len(base.dead):
+                segments = (self._commits.merge(current, base.segments, base.dead),)
+            report = Report(rows=current.rows, documents=current.documents)
+            report.commit = self._commits.commit(
+                current, base, segments, np.empty(0, np.int64), optimized=True
+            ).commit
+        return report
+
+    # --- growing ---
+
+    def _grow(
+        self,
+        corpus: Corpus,
+        current: Manifest,
+        recipe: IndexRecipe,
+        encoder: Encoder | None,
+        *,
+        base: IndexReader | None,
+        strict: bool,
+        restart: bool,
+    ) -> Report:
+        sources = [_source_json(source) for source in corpus.sources()]
+        plan = Plan(
+            pins={
+                "recipe": {**recipe.to_json(), "source": {"reader": corpus.reader}},
+                "encoder": current.encoder.identity.to_json() if current.encoder else None,
+                "sources": [[source["checksum"], source["bytes"]] for source in sources],
+                "commit": current.commit,
+            },
+            first_row=current.next_row,
+            columns=dict(current.columns),
+            shard_rows=recipe.shard_rows,
+            row_texts=row_texts(encoder, recipe.passages),
+            encoder=encoder,
+            max_tokens=encoder.identity.max_tokens if encoder else None,
+        )
+        name = commit_name(current.next_segment)
+        building = self.root / "segments" / f"{name}.building"
+        for other in sorted(self.root.glob("segments/*.building")):
+            if restart:
+                remove_tree(other)
+            elif other != building:
+                raise IndexMismatchError(
+                    f"{other}: an addition was begun before the last merge and cannot be finished; add --restart"
+                )
+        build = SegmentBuild(building, plan, base, strict=strict, notify=self._notify)
+        try:
+            build.run(corpus)
+            report = build.report
+            dead = build.dead_rows()
+            rows, documents = build.size()
+        finally:
+            build.close()
+        if rows == 0:
+            remove_tree(building)
+            if base is None:
+                trouble = "; ".join(report.lines()) or "it is empty"
+                raise CorpusError(f"nothing to index in the source: {trouble}")
+            report.commit = current.commit
+            return report
+        entry = self._seal(building, name, current, recipe, rows, documents)
+        known = {source["path"]: source for source in current.sources}
+        known.update((source["path"], source) for source in sources)
+        updated = replace(
+            current,
+            next_row=entry.end_row,
+            next_segment=current.next_segment + 1,
+            sources=tuple(known.values()),
+        )
+        report.commit = self._commits.commit(updated, base, (*current.segments, entry), dead).commit
+        return report
+
+    def _seal(
+        self, building: Path, name: str, current: Manifest, recipe: IndexRecipe, rows: int, documents: int
+    ) -> SegmentEntry:
+        """Give a finished segment its FAISS file and its name. Until the commit it can still be resumed."""
+        factory = ""
+        if current.encoder is not None:
+            self._notify("vectors", 0)
+            vectors = ShardedVectors(sorted(building.glob("vectors-*.npy")))
+            factory = write_faiss(
+                building / FAISS_FILE, vectors, current.encoder.identity.dim, recipe.vectors.factory
+            )
+            if factory != recipe.vectors.factory:
+                logger.warning(
+                    "%d vectors are too few to train '%s'; this segment is searched exactly (Flat)",
+                    rows,
+                    recipe.vectors.factory,
+                )
+        fsync_tree(building)
+        final = building.with_name(name)
+        remove_tree(final)
+        building.rename(final)
+        fsync_folder(final.parent)
+        return SegmentEntry(name, current.next_row, current.next_row + rows, rows, documents, factory)
+
+    def _check_encoder(self, current: Manifest, encoder: Encoder | None) -> None:
+        if current.encoder is None:
+            if encoder is not None:
+                raise IndexMismatchError("the index holds words only; add to it without an encoder")
+            return
+        if encoder is None:
+            raise IndexMismatchError(
+                f"the index was built with '{current.encoder.identity.name}'; adding needs that encoder"
+            )
+        probes = unpack_probes(current.encoder.probes, current.encoder.identity.dim)
+        check_same_encoder(current.encoder.identity, probes, encoder)
+
+
+def _is_foreign(root: Path) -> bool:
+    ours = {"segments", "lexical", "deleted", "commits", "encoder", "write.lock", f"{MANIFEST}.tmp"}
+    return any(path.name not in ours for path in root.iterdir())
+
+
+def _source_json(source: Any) -> dict[str, Any]:
+    return {
+        "path": source.path,
+        "checksum": source.checksum,
+        "bytes": source.bytes,
+        "licenses": dict(source.licenses),
+    }

@@ -1,0 +1,254 @@
+"""From a name to an open retriever, and from a retriever to a folder or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmbert_retrieval.errors import ConfigError, IndexLockedError
+from cmbert_retrieval.indexes.locks import COMMITS, commit_name
+from cmbert_retrieval.indexes.manifest import MANIFEST, FileEntry, write_manifest
+from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.storage import atomic_file, files_below, fsync_tree
+from cmbert_retrieval.paths import cache_folder as default_cache
+from cmbert_retrieval.types import Document
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.encoders.base import Encoder
+    from cmbert_retrieval.retriever import Retriever
+
+logger = logging.getLogger(__name__)
+
+Notify = Callable[[str, int], None]
+_ENCODER_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "router_config.json")
+_POLL_SECONDS = 0.5
+
+
+def open_pretrained(
+    cls: type[Retriever],
+    name: str | Path,
+    *,
+    index: str | Path | None,
+    encoder: str | Path | None,
+    revision: str | None,
+    cache_folder: str | Path | None,
+    local_files_only: bool,
+    encoder_options: Mapping[str, Any],
+    notify: Notify | None = None,
+) -> Retriever:
+    """Open what ``Retriever.from_pretrained`` was asked for; see there."""
+    hub = {"cache_folder": cache_folder, "local_files_only": local_files_only}
+    options = {**encoder_options, **hub}
+    if index is not None:
+        if encoder is not None:
+            raise ConfigError(
+                "give the encoder once: as the first argument or as encoder=, not both with index="
+            )
+        return _open(cls, index, name, revision, options, cache_folder, notify)
+    folder = Path(name).expanduser()
+    if (folder / MANIFEST).is_file() or is_bundled(name):
+        return _open(cls, name, encoder, None, options, cache_folder, notify)
+    if folder.is_dir():
+        if any((folder / file).is_file() for file in _ENCODER_FILES):
+            raise _says_what_to_search(name)
+        raise ConfigError(
+            f"{name}: neither an index (no {MANIFEST}) nor an encoder (no config.json or modules.json)"
+        )
+    path = _download_index(str(name), revision, cache_folder, local_files_only)
+    return _open(cls, path, encoder, None, options, cache_folder, notify)
+
+
+def is_bundled(name: str | Path) -> bool:
+    """Tell whether a recipe of that name comes with the package, without loading what reads recipes."""
+    text = str(name)
+    return text.isidentifier() and (Path(__file__).parent / "recipes" / f"{text}.yaml").is_file()
+
+
+def _says_what_to_search(name: str | Path) -> ConfigError:
+    return ConfigError(
+        f"'{name}' is an encoder: say what to search: Retriever.from_pretrained('{name}', index='icd10cm'), or build "
+        f"an index with it: cmbert index build --from READER:PATH --encoder {name} --out DIR"
+    )
+
+
+def _open(
+    cls: type[Retriever],
+    index: str | Path,
+    encoder: str | Path | None,
+    revision: str | None,
+    options: Mapping[str, Any],
+    cache_folder: str | Path | None,
+    notify: Notify | None,
+) -> Retriever:
+    from cmbert_retrieval.encoders import load_encoder
+
+    if (Path(index).expanduser() / MANIFEST).is_file():
+        opened = None
+        if encoder is not None:
+            opened = load_encoder(encoder, **{"revision": revision, **options})
+        retriever = cls(IndexReader(Path(index).expanduser()), opened, encoder_options=options)
+        if opened is not None:
+            try:
+                _ = retriever.encoder  # refuses another encoder now, not at the first query
+            except BaseException:
+                retriever.close()
+                raise
+        return retriever
+    if is_bundled(index):
+        opened = load_encoder(encoder, **{"revision": revision, **options})
+        folder = build_bundled(str(index), opened, cache_folder=cache_folder, notify=notify)
+        return cls(IndexReader(folder), opened, encoder_options=options)
+    raise ConfigError(f"index '{index}': neither a folder with a {MANIFEST} nor a bundled recipe")
+
+
+def build_bundled(
+    name: str, encoder: Encoder, *, cache_folder: str | Path | None = None, notify: Notify | None = None
+) -> Path:
+    """Return the folder of a bundled recipe's index, built with ``encoder`` if it is not there yet.
+
+    The folder's name holds a hash of recipe, sources and encoder: another release or encoder is another folder.
+    Several processes may ask at once; one builds, the others wait.
+    """
+    from cmbert_retrieval.config import load_index_recipe
+    from cmbert_retrieval.corpora import open_corpus
+    from cmbert_retrieval.indexes.writer import IndexWriter
+
+    recipe = load_index_recipe(name)
+    corpus = open_corpus(recipe.source.reader, recipe.source.path, **recipe.source.options)
+    key = [recipe.to_json(), [source.checksum for source in corpus.sources()], encoder.identity.to_json()]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    root = Path(cache_folder) if cache_folder is not None else default_cache()
+    folder = root / "indexes" / f"{name}-{digest}"
+    while not (folder / MANIFEST).is_file():
+        try:
+            with IndexWriter(folder, notify=notify or (lambda phase, count: None)) as writer:
+                if not (folder / MANIFEST).is_file():
+                    logger.warning("building the index '%s' once, into %s", name, folder)
+                    writer.build(corpus, recipe, encoder)
+        except IndexLockedError:
+            time.sleep(_POLL_SECONDS)
+    return folder
+
+
+def index_documents(
+    cls: type[Retriever],
+    documents: Iterable[Document],
+    *,
+    encoder: str | Path | Encoder | None,
+    path: str | Path | None,
+    columns: Mapping[str, str] | None,
+    overrides: Sequence[str],
+) -> Retriever:
+    """Build what ``Retriever.from_documents`` was asked for; see there."""
+    from cmbert_retrieval.config import IndexRecipe
+    from cmbert_retrieval.corpora.memory import MemoryCorpus
+    from cmbert_retrieval.encoders import load_encoder
+    from cmbert_retrieval.indexes.writer import IndexWriter
+
+    corpus = MemoryCorpus(documents)
+    opened: Encoder | None = None
+    if encoder != "none":
+        opened = load_encoder(encoder) if encoder is None or isinstance(encoder, str | Path) else encoder
+    settings = [*overrides] if opened is not None else ["encoder=none", *overrides]
+    recipe = IndexRecipe.for_corpus("memory", overrides=settings)
+    declared = dict(columns) if columns is not None else corpus.guess_columns()
+    recipe = IndexRecipe.from_json({**recipe.to_json(), "columns": declared})
+    temporary = tempfile.TemporaryDirectory(prefix="cmbert-index-") if path is None else None
+    folder = Path(path) if path is not None else Path(temporary.name) / "index"  # type: ignore[union-attr]
+    try:
+        with IndexWriter(folder) as writer:
+            writer.build(corpus, recipe, opened)
+        retriever = cls(IndexReader(folder), opened)
+    except BaseException:
+        if temporary is not None:
+            temporary.cleanup()
+        raise
+    retriever.keep(temporary)
+    return retriever
+
+
+def save_index(reader: IndexReader, encoder: Encoder | None, path: Path) -> None:
+    """Copy the open commit, and the encoder into ``encoder/``; the manifest comes last."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is there and not empty; choose a new folder")
+    path.mkdir(parents=True, exist_ok=True)
+    manifest = reader.manifest
+    files = {name: entry for name, entry in manifest.files.items() if not name.startswith("encoder/")}
+    for name in files:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(reader.path / name, path / name)
+    if encoder is not None and manifest.encoder is not None:
+        encoder.save_pretrained(str(path / "encoder"))
+        files |= {name: FileEntry.of(path / name) for name in files_below(path, path / "encoder")}
+        manifest = replace(manifest, encoder=replace(manifest.encoder, source="encoder"))
+    manifest = replace(manifest, files=files)
+    fsync_tree(path)
+    (path / COMMITS).mkdir()
+    with atomic_file(path / COMMITS / commit_name(manifest.commit)) as file:
+        file.write(manifest.to_bytes())
+    write_manifest(path, manifest)
+
+
+def push_index(
+    retriever: Retriever, repo_id: str, *, private: bool, revision: str | None, token: str | None
+) -> str:
+    """Upload what ``save_index`` writes, in one commit of the hub."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cmbert-push-") as folder:
+        retriever.save_pretrained(Path(folder) / "index")
+        info = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=str(Path(folder) / "index"),
+            revision=revision,
+            commit_message="Upload an index of cmbert-retrieval",
+        )
+    return str(info.commit_url)
+
+
+def _download_index(
+    name: str, revision: str | None, cache_folder: str | Path | None, local_files_only: bool
+) -> Path:
+    """Return the local folder of an index on the hub.
+
+    Raises:
+        ConfigError: it is an encoder, or there is no such folder, recipe or repository.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    where = {"revision": revision, "cache_dir": cache_folder, "local_files_only": local_files_only}
+    nothing = ConfigError(
+        f"'{name}': no such folder, no bundled recipe, and no index on the hub that can be reached; "
+        "a bundled one is 'icd10cm'"
+    )
+    if name.startswith((".", "~", "/")) or name.count("/") != 1:
+        raise nothing
+    try:
+        hf_hub_download(name, MANIFEST, **where)  # type: ignore[arg-type]
+    except EntryNotFoundError as error:
+        if type(error).__name__ == "LocalEntryNotFoundError" and not _is_cached_encoder(name, where):
+            raise nothing from None
+        raise _says_what_to_search(name) from None
+    except (HFValidationError, HfHubHTTPError, OSError, ValueError):
+        raise nothing from None
+    return Path(snapshot_download(name, **where))  # type: ignore[arg-type]
+
+
+def _is_cached_encoder(name: str, where: Mapping[str, Any]) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(
+        name, "config.json", cache_dir=where["cache_dir"], revision=where["revision"]
+    )
+    return isinstance(found, str)

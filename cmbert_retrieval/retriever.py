@@ -1,0 +1,437 @@
+"""Retriever: the class that users know. Opens an index with its encoder, and searches it by words and by meaning."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmbert_retrieval.errors import ConfigError, IndexMismatchError
+from cmbert_retrieval.fusion import min_max, reciprocal_rank
+from cmbert_retrieval.indexes.filters import Filter, parse_filter
+from cmbert_retrieval.indexes.manifest import Manifest, unpack_probes
+from cmbert_retrieval.indexes.reader import IndexReader, Ranked
+from cmbert_retrieval.types import Document, Hit, Query, Run
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.encoders.base import Encoder
+
+MODES = ("hybrid", "dense", "lexical")
+FUSIONS = ("min-max", "rrf")
+MAX_K = 10_000
+
+Filters = Mapping[str, Any] | Sequence[str] | str
+
+
+class _Candidates:
+    """The best row of each document that one ranking found, by document id."""
+
+    def __init__(self, ranked: Ranked, parents: Mapping[int, str]) -> None:
+        self.scores: dict[str, float] = {}
+        self.rows: dict[str, int] = {}
+        for score, row in zip(ranked[0].tolist(), ranked[1].tolist(), strict=True):
+            id_ = parents[row]
+            if id_ not in self.scores:  # rows come by score: the first is the best
+                self.scores[id_] = score
+                self.rows[id_] = row
+
+
+class Retriever:
+    """Searches an index. One retriever serves any number of threads."""
+
+    def __init__(
+        self, reader: IndexReader, encoder: Encoder | None, *, encoder_options: Mapping[str, Any] = {}
+    ) -> None:
+        """Wrap an open index; most users call ``from_pretrained`` or ``from_documents``.
+
+        Args:
+            reader: the index. It is closed with the retriever.
+            encoder: what encodes queries; None to open the one that the index names when it is first needed.
+            encoder_options: how that one is opened, as ``load_encoder`` takes them.
+        """
+        self.reader = reader
+        self._encoder = encoder
+        self._encoder_options = dict(encoder_options)
+        self._checked = False
+        self._lock = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    # --- ways in ---
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        index: str | Path | None = None,
+        encoder: str | Path | None = None,
+        revision: str | None = None,
+        cache_folder: str | Path | None = None,
+        local_files_only: bool = False,
+        **encoder_options: Any,
+    ) -> Retriever:
+        """Open an index by name, folder or hub id.
+
+        Args:
+            name: a bundled recipe ("icd10cm"), built once into the cache; or a folder or hub id of an index; or,
+                with ``index``, of an encoder.
+            index: what to search when ``name`` is an encoder: a bundled recipe, which is then built with it, or a
+                folder that was built with it.
+            encoder: another copy of the index's encoder, or the encoder to build a bundled recipe with.
+            revision: branch, tag or commit of a hub id.
+            cache_folder: where hub files and built recipes are kept.
+            local_files_only: never ask the hub.
+            encoder_options: ``backend``, ``device``, ``threads`` and the like, as ``load_encoder`` takes them.
+
+        Returns:
+            An open retriever; close it, or use it in a ``with`` block.
+
+        Raises:
+            ConfigError: nothing of that name, or an encoder without ``index``.
+            IndexMismatchError: the encoder is not the one that the index was built with.
+        """
+        from cmbert_retrieval.opening import open_pretrained
+
+        return open_pretrained(
+            cls,
+            name,
+            index=index,
+            encoder=encoder,
+            revision=revision,
+            cache_folder=cache_folder,
+            local_files_only=local_files_only,
+            encoder_options=encoder_options,
+        )
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        *,
+        encoder: str | Path | Encoder | None = None,
+        path: str | Path | None = None,
+        columns: Mapping[str, str] | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Retriever:
+        """Index documents that are in memory.
+
+        Args:
+            documents: with unique ids; of two with the same id, the later one counts.
+            encoder: a name, a folder or an open encoder; None for the default one, "none" for words only.
+            path: where the index is kept; None for a temporary folder that goes with the retriever.
+            columns: metadata to filter on, name -> type (text, integer, number, boolean, date); None guesses them
+                from the documents.
+            overrides: recipe settings, ``section.key=value`` each.
+
+        Raises:
+            CorpusError: no document can be used.
+        """
+        from cmbert_retrieval.opening import index_documents
+
+        return index_documents(
+            cls, documents, encoder=encoder, path=path, columns=columns, overrides=overrides
+        )
+
+    # --- what there is ---
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return self.manifest.documents
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the index says of itself."""
+        return self.reader.manifest
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The index's encoder, opened and compared with the index when it is first needed; None for words only.
+
+        Raises:
+            IndexMismatchError: it is not the encoder that made the vectors.
+        """
+        entry = self.manifest.encoder
+        if entry is None:
+            return None
+        with self._lock:
+            if self._encoder is None:
+                from cmbert_retrieval.encoders import load_encoder
+
+                source: str | Path = entry.source
+                inside = self.reader.path / "encoder"
+                if inside.is_dir():
+                    source = inside
+                self._encoder = load_encoder(
+                    source, **{"revision": entry.identity.revision or None} | self._encoder_options
+                )
+            if not self._checked:
+                from cmbert_retrieval.encoders.identity import check_same_encoder
+
+                check_same_encoder(
+                    entry.identity, unpack_probes(entry.probes, entry.identity.dim), self._encoder
+                )
+                self._checked = True
+            return self._encoder
+
+    def get(self, id: str) -> Document | None:
+        """Return the document with this id, or None."""
+        return self.reader.get(id)
+
+    # --- search ---
+
+    @overload
+    def search(self, query: str, k: int = 10, *, mode: str | None = None, filter: Filters | None = None,
+               group: bool = True, fusion: str | None = None) -> list[Hit]: ...  # fmt: skip
+
+    @overload
+    def search(self, query: Sequence[str], k: int = 10, *, mode: str | None = None, filter: Filters | None = None,
+               group: bool = True, fusion: str | None = None) -> list[list[Hit]]: ...  # fmt: skip
+
+    def search(
+        self,
+        query: str | Sequence[str],
+        k: int = 10,
+        *,
+        mode: str | None = None,
+        filter: Filters | None = None,  # noqa: A002 - the word that users expect
+        group: bool = True,
+        fusion: str | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return the best documents for a query, or a list of them for each of several queries.
+
+        Args:
+            query: a text or a list of texts.
+            k: hits per query; fewer come back when the index, or what passes the filter, holds fewer.
+            mode: ``hybrid`` (words and meaning), ``dense`` (meaning) or ``lexical`` (words); None for the index's own.
+            filter: conditions on declared columns: ``{"year": {"ge": 2020}, "journal": "BMJ"}`` or ``"year>=2020"``.
+            group: one hit a document, with its best passage; False for one hit a passage.
+            fusion: ``min-max`` or ``rrf``, how hybrid joins the two rankings; None for the index's own.
+
+        Returns:
+            Hits by score, then id.
+
+        Raises:
+            ConfigError: an unknown mode, an undeclared column, or ``k`` out of bounds.
+            IndexMismatchError: the encoder is not the index's.
+        """
+        single = isinstance(query, str)
+        texts = [query] if isinstance(query, str) else list(query)
+        ranked = self._rank(texts, k, mode, filter, group, fusion)
+        answers = [self._hits(scores, parts, k, group) for scores, parts in ranked]
+        return answers[0] if single else answers
+
+    def run(
+        self,
+        queries: Mapping[str, str] | Iterable[Query],
+        k: int = 100,
+        *,
+        mode: str | None = None,
+        filter: Filters | None = None,  # noqa: A002
+        fusion: str | None = None,
+    ) -> Run:
+        """Return ``{query id: {document id: score}}``, as evaluation tools take it.
+
+        Scores are float32 values that strictly decrease in our order, so that every tool sees the same order, whatever
+        it does with ties. A query without answers is there, with an empty dictionary.
+        """
+        pairs = list(queries.items()) if isinstance(queries, Mapping) else [(q.id, q.text) for q in queries]
+        run: Run = {}
+        block = 64  # bounds memory, not results
+        for start in range(0, len(pairs), block):
+            chunk = pairs[start : start + block]
+            ranked = self._rank([text for _, text in chunk], k, mode, filter, True, fusion)
+            for (id_, _), (scores, _) in zip(chunk, ranked, strict=True):
+                run[id_] = strictly_decreasing(dict(list(scores.items())[:k]))
+        return run
+
+    def _rank(
+        self,
+        texts: Sequence[str],
+        k: int,
+        mode: str | None,
+        given: Filters | None,
+        group: bool,
+        fusion: str | None,
+    ) -> list[tuple[dict[str, float], dict[str, _Candidates]]]:
+        """Return, for each text, fused scores by id and the candidates of each signal."""
+        settings = self.manifest.recipe["search"]
+        mode = mode or settings["mode"]
+        fusion = fusion or settings["fusion"]
+        if mode not in MODES:
+            raise ConfigError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
+        if fusion not in FUSIONS:
+            raise ConfigError(f"unknown fusion '{fusion}'; known: {', '.join(FUSIONS)}")
+        if not 1 <= k <= MAX_K:
+            raise ConfigError(f"k is {k}; expected 1 to {MAX_K:,}")
+        if self.manifest.encoder is None and mode != "lexical":
+            raise IndexMismatchError(
+                f"mode '{mode}' needs vectors, this index holds words only; use mode='lexical'"
+            )
+        where = parse_filter(given, self.manifest.columns)
+        vectors = self._encode(texts) if mode != "lexical" else [None] * len(texts)
+        depth = k if mode != "hybrid" else max(k, settings["depth"])
+        weight = settings["dense_weight"]
+        ranked = []
+        for text, vector in zip(texts, vectors, strict=True):
+            parts: dict[str, _Candidates] = {}
+            if mode != "dense":
+                parts["lexical"] = self._candidates("lexical", text, vector, depth, where, group)
+            if vector is not None:
+                parts["dense"] = self._candidates("dense", text, vector, depth, where, group)
+            ranked.append((self._fuse(parts, fusion, weight), parts))
+        return ranked
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        encoder = self.encoder
+        assert encoder is not None
+        # A blank query means nothing: it must not find what lies nearest to nothing.
+        filled = [text for text in texts if text.strip()]
+        vectors = iter(encoder.encode_query(filled)) if filled else iter(())
+        blank = np.empty(0, dtype=np.float32)
+        return [next(vectors) if text.strip() else blank for text in texts]
+
+    def _candidates(
+        self,
+        signal: str,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        depth: int,
+        where: Filter | None,
+        group: bool,
+    ) -> _Candidates:
+        """Return the best rows of at least ``depth`` documents (or passages), where there are so many."""
+        wanted = depth
+        while True:
+            if signal == "lexical":
+                ranked = self.reader.search_words(text, wanted, where)
+            elif vector is None or not len(vector):
+                ranked = np.empty(0, np.float32), np.empty(0, np.int64)
+            else:
+                ranked = self.reader.search_vectors(vector, wanted, where)
+            rows = ranked[1]
+            if group:
+                candidates = _Candidates(ranked, self.reader.parents(rows))
+            else:
+                candidates = _Candidates(ranked, {row: str(row) for row in rows.tolist()})
+            if len(candidates.scores) >= depth or len(rows) < wanted:
+                return candidates
+            wanted *= 2
+
+    def _fuse(self, parts: Mapping[str, _Candidates], fusion: str, dense_weight: float) -> dict[str, float]:
+        if len(parts) == 1:
+            (only,) = parts.values()
+            return dict(sorted(only.scores.items(), key=lambda item: (-item[1], item[0])))
+        rankings = [parts["lexical"].scores, parts["dense"].scores]
+        weights = [1 - dense_weight, dense_weight]
+        return (
+            min_max(rankings, weights=weights)
+            if fusion == "min-max"
+            else reciprocal_rank(rankings, weights=weights)
+        )
+
+    def _hits(
+        self, scores: Mapping[str, float], parts: Mapping[str, _Candidates], k: int, group: bool
+    ) -> list[Hit]:
+        hits = []
+        for rank, (id_, score) in enumerate(list(scores.items())[:k], start=1):
+            found = {signal: part.scores[id_] for signal, part in parts.items() if id_ in part.scores}
+            # What meaning points at reads better as an excerpt than where the words are densest.
+            signal = "dense" if "dense" in found else next(iter(found))
+            row, document = self.reader.row(parts[signal].rows[id_])
+            offsets = None if row.start is None or row.end is None else (row.start, row.end)
+            passage = row.entry if row.entry is not None else document.text[row.start : row.end]
+            hits.append(
+                Hit(
+                    rank=rank,
+                    score=score,
+                    id=document.id if group else f"{document.id}#{row.number}",
+                    document=document,
+                    passage=passage or document.title,
+                    offsets=offsets,
+                    citation=cite(document),
+                    signals=found,
+                )
+            )
+        return hits
+
+    # --- keeping and sharing ---
+
+    def keep(self, folder: tempfile.TemporaryDirectory[str] | None) -> None:
+        """Remove this temporary folder when the retriever is closed."""
+        self._folder = folder
+
+    def save_pretrained(self, path: str | Path, *, with_encoder: bool = True) -> None:
+        """Write a copy of the index, with its encoder in ``encoder/``, that ``from_pretrained`` opens anywhere.
+
+        Raises:
+            ConfigError: ``path`` is there and not empty.
+        """
+        from cmbert_retrieval.opening import save_index
+
+        encoder = self.encoder if with_encoder else None
+        save_index(self.reader, encoder, Path(path))
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, revision: str | None = None, token: str | None = None
+    ) -> str:
+        """Upload the index with its encoder to the Hugging Face hub; return the address of the commit.
+
+        The index holds the text of its documents: private unless you say otherwise.
+        """
+        from cmbert_retrieval.opening import push_index
+
+        return push_index(self, repo_id, private=private, revision=revision, token=token)
+
+    def close(self) -> None:
+        """Give the files back, and remove the temporary folder of ``from_documents``."""
+        self.reader.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def __enter__(self) -> Retriever:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def cite(document: Document) -> str:
+    """Return one line that names a document: authors, title, journal, year, identifiers, as far as they are known."""
+    metadata = document.metadata
+    authors = metadata.get("authors") or []
+    who = f"{authors[0]} et al." if len(authors) > 1 else (authors[0] + "." if authors else "")
+    title = document.title.rstrip(".")
+    where = " ".join(str(part) for part in (metadata.get("journal"), metadata.get("year")) if part)
+    ids = [document.id]
+    if metadata.get("pmid") and f"pmid:{metadata['pmid']}" != document.id:
+        ids.append(f"PMID {metadata['pmid']}")
+    if metadata.get("doi"):
+        ids.append(f"doi:{metadata['doi']}")
+    retracted = "RETRACTED" if metadata.get("is_retracted") else ""
+    return " ".join(
+        part
+        for part in (retracted, who, title and f"{title}.", where and f"{where}.", ", ".join(ids))
+        if part
+    )
+
+
+def strictly_decreasing(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the scores as float32 values that strictly decrease in the given order, changed as little as possible."""
+    decreasing: dict[str, float] = {}
+    last = np.float32(np.inf)
+    for id_, score in scores.items():
+        value = np.float32(score)
+        if value >= last:
+            value = np.nextafter(last, np.float32(-np.inf), dtype=np.float32)
+        decreasing[id_] = float(value)
+        last = value
+    return decreasing

@@ -1,0 +1,37 @@
+"""One thread budget for onnxruntime, FAISS and the rest: each of them would take all cores for itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cmbert_retrieval.errors import ConfigError
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: its affinity, capped by the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass  # no control groups here: the affinity is all that there is to know
+    return cores
+
+
+def thread_budget(threads: int | None = None) -> int:
+    """Return the number of threads for one library call: ``threads``, ``$CMBERT_THREADS`` or the usable cores.
+
+    Raises:
+        ConfigError: the number is not a positive integer.
+    """
+    given: object = threads if threads is not None else os.environ.get("CMBERT_THREADS") or usable_cores()
+    try:
+        count = int(str(given))
+    except ValueError:
+        count = 0
+    if count < 1:
+        name = "threads" if threads is not None else "CMBERT_THREADS"
+        raise ConfigError(f"{name} is {given!r}; expected a positive whole number")
+    return count

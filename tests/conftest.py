@@ -1,0 +1,27 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: ``$CMBERT_SHARED``, or ``shared/data`` beside the clone."""
+    folder = Path(os.environ.get("CMBERT_SHARED") or FIXTURES.parents[1].parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no real data here: set CMBERT_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_path() -> Path:
+    """A real ModernBERT with random weights and 32 dimensions, exported: opens in no time, without torch."""
+    return FIXTURES / "tiny-encoder"
