@@ -1,8 +1,8 @@
 """Several rankings of the same things made into one. Pure functions on ``{id: score}``, higher is better.
 
-Shared rules: the answer is ordered by fused score, then by id, so that ties always come out the same. A
-ranking of weight 0 takes no part: what only it found is left out. What a ranking did not find gets nothing from
-it; the caller fills in scores that it can compute beforehand. Empty rankings are allowed.
+Shared rules: the answer is ordered by fused score, then by id, so that ties always come out the same.
+A ranking of weight 0 takes no part: what only it found is left out. What a ranking did not find gets
+nothing from it; the caller fills in scores that it can compute beforehand. Empty rankings are allowed.
 """
 
 from __future__ import annotations

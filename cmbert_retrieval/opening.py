@@ -74,8 +74,9 @@ def is_bundled(name: str | Path) -> bool:
 
 def _says_what_to_search(name: str | Path) -> ConfigError:
     return ConfigError(
-        f"'{name}' is an encoder: say what to search: Retriever.from_pretrained('{name}', index='icd10cm'), or build "
-        f"an index with it: cmbert index build --from READER:PATH --encoder {name} --out DIR"
+        f"'{name}' is an encoder: say what to search: "
+        f"Retriever.from_pretrained('{name}', index='icd10cm'), "
+        f"or build an index with it: cmbert index build --from READER:PATH --encoder {name} --out DIR"
     )
 
 
@@ -114,8 +115,8 @@ def build_bundled(
 ) -> Path:
     """Return the folder of a bundled recipe's index, built with ``encoder`` if it is not there yet.
 
-    The folder's name holds a hash of recipe, sources and encoder: another release or encoder is another folder.
-    Several processes may ask at once; one builds, the others wait.
+    The folder's name holds a hash of recipe, sources and encoder: another release or encoder is another
+    folder. Several processes may ask at once; one builds, the others wait.
     """
     from cmbert_retrieval.config import load_index_recipe
     from cmbert_retrieval.corpora import open_corpus

@@ -89,7 +89,7 @@ def validated(model: type[Recipe], values: Mapping[str, Any], where: str) -> Rec
 
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:
-    """Return the hint for a mistyped name: a similar one, else its last part in another section, else nothing."""
+    """Return the hint for a mistyped name: a similar one, or its last part in another section, or ""."""
     similar = difflib.get_close_matches(given, known, n=1, cutoff=0.75)
     if not similar:
         last_parts = {name.rpartition(".")[2]: name for name in reversed(known)}

@@ -1,4 +1,4 @@
-"""Retriever: the class that users know. Opens an index with its encoder, and searches it by words and by meaning."""
+"""Retriever: the class that users know. Searches an index by words and by meaning."""
 
 from __future__ import annotations
 
@@ -79,15 +79,16 @@ class Retriever:
         """Open an index by name, folder or hub id.
 
         Args:
-            name: a bundled recipe ("icd10cm"), built once into the cache; or a folder or hub id of an index; or,
-                with ``index``, of an encoder.
-            index: what to search when ``name`` is an encoder: a bundled recipe, which is then built with it, or a
-                folder that was built with it.
+            name: a bundled recipe ("icd10cm"), built once into the cache; or a folder or hub id of an index;
+                or, with ``index``, of an encoder.
+            index: what to search when ``name`` is an encoder: a bundled recipe, which is then built with it,
+                or a folder that was built with it.
             encoder: another copy of the index's encoder, or the encoder to build a bundled recipe with.
             revision: branch, tag or commit of a hub id.
             cache_folder: where hub files and built recipes are kept.
             local_files_only: never ask the hub.
-            encoder_options: ``backend``, ``device``, ``threads`` and the like, as ``load_encoder`` takes them.
+            encoder_options: ``backend``, ``device``, ``threads`` and the like, as ``load_encoder`` takes
+                them.
 
         Returns:
             An open retriever; close it, or use it in a ``with`` block.
@@ -125,8 +126,8 @@ class Retriever:
             documents: with unique ids; of two with the same id, the later one counts.
             encoder: a name, a folder or an open encoder; None for the default one, "none" for words only.
             path: where the index is kept; None for a temporary folder that goes with the retriever.
-            columns: metadata to filter on, name -> type (text, integer, number, boolean, date); None guesses them
-                from the documents.
+            columns: metadata to filter on, name -> type (text, integer, number, boolean, date); None guesses
+                them from the documents.
             overrides: recipe settings, ``section.key=value`` each.
 
         Raises:
@@ -151,7 +152,8 @@ class Retriever:
 
     @property
     def encoder(self) -> Encoder | None:
-        """The index's encoder, opened and compared with the index when it is first needed; None for words only.
+        """The index's encoder, opened and compared with the index when it is first needed; None for words
+        only.
 
         Raises:
             IndexMismatchError: it is not the encoder that made the vectors.
@@ -185,13 +187,17 @@ class Retriever:
 
     # --- search ---
 
-    @overload
-    def search(self, query: str, k: int = 10, *, mode: str | None = None, filter: Filters | None = None,
-               group: bool = True, fusion: str | None = None) -> list[Hit]: ...  # fmt: skip
+    @overload  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+    def search(
+        self, query: str, k: int = ..., *, mode: str | None = ..., filter: Filters | None = ...,
+        group: bool = ..., fusion: str | None = ...,
+    ) -> list[Hit]: ...  # fmt: skip
 
     @overload
-    def search(self, query: Sequence[str], k: int = 10, *, mode: str | None = None, filter: Filters | None = None,
-               group: bool = True, fusion: str | None = None) -> list[list[Hit]]: ...  # fmt: skip
+    def search(
+        self, query: Sequence[str], k: int = ..., *, mode: str | None = ..., filter: Filters | None = ...,
+        group: bool = ..., fusion: str | None = ...,
+    ) -> list[list[Hit]]: ...  # fmt: skip
 
     def search(
         self,
@@ -199,7 +205,7 @@ class Retriever:
         k: int = 10,
         *,
         mode: str | None = None,
-        filter: Filters | None = None,  # noqa: A002 - the word that users expect
+        filter: Filters | None = None,
         group: bool = True,
         fusion: str | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -208,8 +214,10 @@ class Retriever:
         Args:
             query: a text or a list of texts.
             k: hits per query; fewer come back when the index, or what passes the filter, holds fewer.
-            mode: ``hybrid`` (words and meaning), ``dense`` (meaning) or ``lexical`` (words); None for the index's own.
-            filter: conditions on declared columns: ``{"year": {"ge": 2020}, "journal": "BMJ"}`` or ``"year>=2020"``.
+            mode: ``hybrid`` (words and meaning), ``dense`` (meaning) or ``lexical`` (words); None for the
+                index's own.
+            filter: conditions on declared columns: ``{"year": {"ge": 2020}, "journal": "BMJ"}`` or
+                ``"year>=2020"``.
             group: one hit a document, with its best passage; False for one hit a passage.
             fusion: ``min-max`` or ``rrf``, how hybrid joins the two rankings; None for the index's own.
 
@@ -232,13 +240,13 @@ class Retriever:
         k: int = 100,
         *,
         mode: str | None = None,
-        filter: Filters | None = None,  # noqa: A002
+        filter: Filters | None = None,
         fusion: str | None = None,
     ) -> Run:
         """Return ``{query id: {document id: score}}``, as evaluation tools take it.
 
-        Scores are float32 values that strictly decrease in our order, so that every tool sees the same order, whatever
-        it does with ties. A query without answers is there, with an empty dictionary.
+        Scores are float32 values that strictly decrease in our order, so that every tool sees the same order,
+        whatever it does with ties. A query without answers is there, with an empty dictionary.
         """
         pairs = list(queries.items()) if isinstance(queries, Mapping) else [(q.id, q.text) for q in queries]
         run: Run = {}
@@ -281,9 +289,9 @@ class Retriever:
         for text, vector in zip(texts, vectors, strict=True):
             parts: dict[str, _Candidates] = {}
             if mode != "dense":
-                parts["lexical"] = self._candidates("lexical", text, vector, depth, where, group)
+                parts["lexical"] = self._candidates("lexical", text, vector, k, depth, where, group)
             if vector is not None:
-                parts["dense"] = self._candidates("dense", text, vector, depth, where, group)
+                parts["dense"] = self._candidates("dense", text, vector, k, depth, where, group)
             ranked.append((self._fuse(parts, fusion, weight), parts))
         return ranked
 
@@ -301,11 +309,12 @@ class Retriever:
         signal: str,
         text: str,
         vector: NDArray[np.float32] | None,
+        k: int,
         depth: int,
         where: Filter | None,
         group: bool,
     ) -> _Candidates:
-        """Return the best rows of at least ``depth`` documents (or passages), where there are so many."""
+        """Return the best ``depth`` rows, or more where they belong to fewer than ``k`` documents."""
         wanted = depth
         while True:
             if signal == "lexical":
@@ -319,7 +328,7 @@ class Retriever:
                 candidates = _Candidates(ranked, self.reader.parents(rows))
             else:
                 candidates = _Candidates(ranked, {row: str(row) for row in rows.tolist()})
-            if len(candidates.scores) >= depth or len(rows) < wanted:
+            if len(candidates.scores) >= k or len(rows) < wanted:
                 return candidates
             wanted *= 2
 
@@ -367,7 +376,8 @@ class Retriever:
         self._folder = folder
 
     def save_pretrained(self, path: str | Path, *, with_encoder: bool = True) -> None:
-        """Write a copy of the index, with its encoder in ``encoder/``, that ``from_pretrained`` opens anywhere.
+        """Write a copy of the index, with its encoder in ``encoder/``, that ``from_pretrained`` opens
+        anywhere.
 
         Raises:
             ConfigError: ``path`` is there and not empty.
@@ -405,7 +415,7 @@ class Retriever:
 
 
 def cite(document: Document) -> str:
-    """Return one line that names a document: authors, title, journal, year, identifiers, as far as they are known."""
+    """Return one line that names a document: authors, title, journal, year, identifiers."""
     metadata = document.metadata
     authors = metadata.get("authors") or []
     who = f"{authors[0]} et al." if len(authors) > 1 else (authors[0] + "." if authors else "")
@@ -425,7 +435,7 @@ def cite(document: Document) -> str:
 
 
 def strictly_decreasing(scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the scores as float32 values that strictly decrease in the given order, changed as little as possible."""
+    """Return the scores as float32 values that strictly decrease, changed as little as possible."""
     decreasing: dict[str, float] = {}
     last = np.float32(np.inf)
     for id_, score in scores.items():

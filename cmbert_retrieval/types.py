@@ -40,8 +40,9 @@ class Document:
         title: shown with every hit, and put in front of every passage that is indexed.
         metadata: JSON values. Those that an index declares as columns can be filtered on.
         sections: the structure of ``text``, in order and without overlap; empty when it has none.
-        entries: for things that are found by several short texts (a code by its title and its terms): each entry
-            becomes a row of its own, and the best one counts. Empty: the document is found by its title and text.
+        entries: for things that are found by several short texts (a code by its title and its terms): each
+            entry becomes a row of its own, and the best one counts. Empty: the document is found by its title
+            and text.
     """
 
     id: str
@@ -70,7 +71,8 @@ class Hit:
         id: the document's id, or ``document#passage`` when passages were asked for.
         document: the whole document with its metadata.
         passage: the text that matched best.
-        offsets: where ``passage`` stands in ``document.text``; None for an entry text of a code, which stands nowhere.
+        offsets: where ``passage`` stands in ``document.text``; None for an entry text of a code, which stands
+            nowhere.
         citation: how one would cite it, in one line.
         signals: the parts of the score by name (``lexical``, ``dense``), as far as they found this document.
     """
@@ -103,6 +105,8 @@ class Code:
         terms: inclusion terms and "includes" notes: other names of the same thing.
         notes: note type -> lines, in the words of the publisher (``excludes1``, ``code_first``, ...).
         seventh: seventh character -> meaning, when the code takes one; offered on the code that they extend.
+        chapter_title: the chapter's title, without its range.
+        block_title: the block's title, without its range.
     """
 
     code: str
@@ -118,3 +122,5 @@ class Code:
     terms: tuple[str, ...] = ()
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seventh: Mapping[str, str] = field(default_factory=dict)
+    chapter_title: str = ""
+    block_title: str = ""

@@ -19,7 +19,7 @@ class LazyCommand(TyperCommand):
         target: ``module:attribute``, where the attribute is a function or a ``typer.Typer``.
     """
 
-    def __init__(self, name: str, *, help: str, target: str) -> None:  # noqa: A002 - Typer's own name
+    def __init__(self, name: str, *, help: str, target: str) -> None:
         super().__init__(name=name, help=help, short_help=help, callback=None)
         self.target = target
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cmbert_retrieval.threads import usable_cores
+
 SECONDS_TO_ANSWER = 10.0
 """How long another program may take to tell its version."""
 
@@ -46,15 +48,6 @@ def processor() -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "features": [name for name, signs in FEATURES.items() if flags.intersection(signs)],
     }
-
-
-def usable_cores() -> float:
-    """Return how many cores this process may use: by affinity, and by the quota of its container."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    quota = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(quota) == 2 and quota[0].isdigit():
-        cores = min(cores, int(quota[0]) / int(quota[1]))
-    return round(cores, 2)
 
 
 def memory() -> dict[str, Any]:

@@ -49,7 +49,9 @@ def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
     for key in options:
         if key not in known:
             expected = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise ConfigError(f"reader '{reader}': unknown option '{key}'; {expected}{_did_you_mean(key, known)}")
+            raise ConfigError(
+                f"reader '{reader}': unknown option '{key}'; {expected}{_did_you_mean(key, known)}"
+            )
     return cast("Corpus", corpus_class(path, **options))
 
 

@@ -1,7 +1,7 @@
 """Reading the members of a tar archive one after the other, in memory, without trusting it.
 
-Nothing is ever extracted to disk. ``tarfile`` ends quietly at a damaged header; here that is an error, because the
-articles behind it would be missing without a word.
+Nothing is ever extracted to disk. ``tarfile`` ends quietly at a damaged header; here that is an error,
+because the articles behind it would be missing without a word.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from typing import IO, Any, cast
 
 from cmbert_retrieval.corpora.files import GZIP_ERRORS, too_large
 from cmbert_retrieval.errors import CorpusError
+
+_EMPTY: type[tarfile.HeaderError] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
+_DAMAGED: tuple[type[tarfile.HeaderError], ...] = (
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+    tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+)
 
 MAX_HEADER_BYTES = 2**20
 """Size above which a long name or an extended header is refused; ``tarfile`` would read it into memory."""
@@ -43,10 +49,10 @@ class _StrictTarInfo(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictTarInfo:
         try:
-            return cast("_StrictTarInfo", super().fromtarfile(tar))
-        except tarfile.EmptyHeaderError:
+            return super().fromtarfile(tar)
+        except _EMPTY:
             raise tarfile.ReadError("the end-of-archive marker is missing") from None
-        except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError):
+        except _DAMAGED:
             raise tarfile.ReadError("damaged member header") from None
 
     @classmethod
@@ -61,7 +67,7 @@ class _StrictTarInfo(tarfile.TarInfo):
         )
         if info.type in extended and info.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError("extended header of more than 1 MiB")
-        return cast("_StrictTarInfo", info)
+        return info
 
 
 def read_members(
@@ -82,9 +88,10 @@ def read_members(
     """
     number = 0
     try:
-        with _open(path) as stream, tarfile.open(
-            fileobj=stream, mode="r|", bufsize=2**18, tarinfo=_StrictTarInfo
-        ) as tar:
+        with (
+            _open(path) as stream,
+            tarfile.open(fileobj=stream, mode="r|", bufsize=2**18, tarinfo=_StrictTarInfo) as tar,
+        ):
             for info in tar:
                 number += 1
                 # In stream mode tarfile would otherwise remember every header it has seen.

@@ -42,7 +42,8 @@ class Source:
         path: as the user gave it.
         checksum: ``sha256:...`` of a file; ``listing-sha256:...`` over relative names and sizes of a folder.
         bytes: size in bytes.
-        licenses: licence -> number of documents, where known before reading; filled in from documents otherwise.
+        licenses: licence -> number of documents, where known before reading; filled in from documents
+            otherwise.
     """
 
     path: str
@@ -60,15 +61,15 @@ class Corpus(ABC):
     reader: str
     """The reader's name in recipes and in ``--from reader:path``."""
 
-    columns: Mapping[str, str] = {}  # noqa: RUF012 - read-only by type
-    """Metadata that an index of this corpus declares as filter columns unless told otherwise: name -> type."""
+    columns: Mapping[str, str] = {}
+    """Filter columns of an index of this corpus, unless a recipe declares others: name -> type."""
 
     @abstractmethod
     def records(self, after: Cursor | None = None) -> Iterator[Record]:
         """Yield records in a fixed order, beginning behind ``after``.
 
-        A record that cannot be used is yielded with its ``problem`` and reading goes on. Whether that is an error is
-        for the caller to say.
+        A record that cannot be used is yielded with its ``problem`` and reading goes on. Whether that is an
+        error is for the caller to say.
 
         Raises:
             CorpusError: nothing can be read at all, or reading cannot go on (a truncated archive).

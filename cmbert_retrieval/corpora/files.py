@@ -15,7 +15,7 @@ from cmbert_retrieval.corpora.base import Source
 from cmbert_retrieval.errors import CorpusError
 
 MAX_BYTES = 64 * 2**20
-"""Uncompressed size above which one article or line is not read. The largest article of PMC has about 30 MiB."""
+"""Unpacked size above which one article or line is not read. The largest articles of PMC have half of it."""
 
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 """What Python raises for gzip data that are truncated or damaged."""

@@ -22,10 +22,10 @@ _SYMBOLS = {
     "approx": "≈", "sim": "~", "infty": "∞", "rightarrow": "→", "to": "→", "leftarrow": "←", "in": "∈",
     "partial": "∂", "degree": "°", "circ": "°", "ldots": "...", "cdots": "...", "dots": "...", "prime": "'",
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "varepsilon": "ε", "zeta": "ζ",
-    "eta": "η", "theta": "θ", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ",
-    "sigma": "σ", "tau": "τ", "phi": "φ", "varphi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω", "Gamma": "Γ",
-    "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Pi": "Π", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω",
-    "sum": "∑", "prod": "∏", "int": "∫", "quad": " ", "qquad": " ", "upmu": "μ",
+    "eta": "η", "theta": "θ", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π",
+    "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "varphi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω",
+    "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Pi": "Π", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ",
+    "Omega": "Ω", "sum": "∑", "prod": "∏", "int": "∫", "quad": " ", "qquad": " ", "upmu": "μ",
 }  # fmt: skip
 
 
@@ -34,11 +34,19 @@ def mathml_text(element: etree._Element) -> str:
     tag = element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
     kids = [kid for kid in element if isinstance(kid.tag, str)]
     if tag in ("mi", "mn", "mtext", "ms", "mo"):
-        text = " ".join("".join(element.itertext()).split())
+        text = " ".join("".join(map(str, element.itertext())).split())
         # Invisible operators (times, function application, separator) are for layout only.
         text = text.strip("\u2061\u2062\u2063\u2064")
-        return f" {text} " if tag == "mo" and text in _SPACED or tag == "mtext" and " " in text else text
-    if tag in ("mphantom", "mprescripts", "none", "maligngroup", "malignmark", "annotation", "annotation-xml"):
+        return f" {text} " if (tag == "mo" and text in _SPACED) or (tag == "mtext" and " " in text) else text
+    if tag in (
+        "mphantom",
+        "mprescripts",
+        "none",
+        "maligngroup",
+        "malignmark",
+        "annotation",
+        "annotation-xml",
+    ):
         return ""
     if tag == "mspace":
         return " "
@@ -72,7 +80,7 @@ def mathml_text(element: etree._Element) -> str:
 
 
 def tex_text(source: str) -> str:
-    r"""Return a TeX formula as one line of text: preamble, environments, braces and font commands taken away."""
+    r"""Return a TeX formula as one line of text, without preamble, environments, braces and font commands."""
     if found := _DOCUMENT.search(source):
         source = found[1]
     source = _ENVIRONMENT.sub(" ", source).replace("$", " ").replace("&", " ").replace("~", " ")

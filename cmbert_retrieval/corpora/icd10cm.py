@@ -164,7 +164,7 @@ class Icd10cmCorpus(Corpus):
 def _codes(section: _Element, shared: Mapping[str, Any]) -> Iterator[tuple[_Element, str, Document | None]]:
     """Yield the codes of a block in the order of the list, each with what it inherits from those above."""
     # (element, the code above, seventh characters from above, exceptions to them from above)
-    # A category has no code above: its block is no document, and some are named like their only category (B10).
+    # A category has no code above it: its block is no document, and some are named like a category (B10).
     todo: list[tuple[_Element, str | None, dict[str, str], list[re.Match[str]]]] = [
         (element, None, {}, []) for element in reversed(section.findall("diag"))
     ]

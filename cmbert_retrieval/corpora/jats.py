@@ -1,10 +1,10 @@
 """A JATS article (the XML of PMC, Europe PMC, PLOS, eLife) as title, blocks of text and metadata.
 
-The order of the text is: abstracts, body, captions, tables, back matter, sub-articles. All abstracts are kept, each
-under its own heading (graphical, plain-language, translated ones behind the main one). Peer reviews and translations
-of the article, which some journals append as sub-articles, are not its text: they are left out and named in the
-metadata (``omitted``). Back matter (acknowledgements, contributions, footnotes, ...) is kept under the heading
-``Back matter``, appendices under their own.
+The order of the text is: abstracts, body, captions, tables, back matter, sub-articles. All abstracts are
+kept, each under its own heading (graphical, plain-language, translated ones behind the main one). Peer
+reviews and translations of the article, which some journals append as sub-articles, are not its text: they
+are left out and named in the metadata (``omitted``). Back matter (acknowledgements, contributions, footnotes,
+...) is kept under the heading ``Back matter``, appendices under their own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.corpora.files import UnusableError
+from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean
 from cmbert_retrieval.corpora.jats_references import read_references
-from cmbert_retrieval.corpora.jats_text import Block, Blocks, TextWalker, clean
+from cmbert_retrieval.corpora.jats_text import TextWalker
 from cmbert_retrieval.corpora.licenses import normalize_license
 from cmbert_retrieval.corpora.xmltree import parse_xml
 from cmbert_retrieval.types import Section
@@ -52,8 +53,8 @@ class Article:
     Attributes:
         title: title and subtitle.
         blocks: the text in order.
-        metadata: what was found of ``pmcid``, ``pmid``, ``doi``, ``version``, ``journal``, ``year``, ``type``,
-            ``license``; always ``keywords``, ``authors``, ``is_retracted`` and ``references``.
+        metadata: what was found of ``pmcid``, ``pmid``, ``doi``, ``version``, ``journal``, ``year``,
+            ``type``, ``license``; always ``keywords``, ``authors``, ``is_retracted`` and ``references``.
     """
 
     title: str = ""
@@ -159,14 +160,19 @@ def _read_front(front: etree._Element, article: Article, walker: TextWalker) -> 
             year = (child.findtext("year") or "").strip()
             kind = child.get("pub-type") or child.get("date-type") or ""
             if re.fullmatch(r"\d{4}", year):
-                dates.append((_DATE_ORDER.index(kind) if kind in _DATE_ORDER else len(_DATE_ORDER), int(year)))
+                dates.append(
+                    (_DATE_ORDER.index(kind) if kind in _DATE_ORDER else len(_DATE_ORDER), int(year))
+                )
         elif tag in ("permissions", "license"):
             if license_name := _license(child):
                 metadata["license"] = license_name
         elif tag == "kwd-group" and child.get("kwd-group-type") not in ("abbreviations", "abbr"):
             words = (walker.flat(word) for word in child.iter("kwd", "compound-kwd"))
             metadata["keywords"] += [word for word in dict.fromkeys(words) if word]
-        elif tag == "related-article" and child.get("related-article-type") in ("retraction-forward", "retracted-by"):
+        elif tag == "related-article" and child.get("related-article-type") in (
+            "retraction-forward",
+            "retracted-by",
+        ):
             metadata["is_retracted"] = True
         elif tag in ("abstract", "trans-abstract"):
             abstracts.append(child)
@@ -238,7 +244,7 @@ def _license(permissions: etree._Element) -> str:
             if address and "creativecommons.org" in address.lower():
                 return normalize_license(address)
         if element.tag == "license":
-            prose.append(clean("".join(element.itertext())))
+            prose.append(clean("".join(map(str, element.itertext()))))
     text = " ".join(prose)
     return normalize_license(text)
 
@@ -247,14 +253,21 @@ def _read_back(back: etree._Element, walker: TextWalker) -> None:
     for child in back:
         if child.tag in ("app", "app-group"):
             for appendix in [child] if child.tag == "app" else child:
-                path = ("Appendix",) if appendix.find("title") is None and appendix.find("label") is None else ()
+                path = (
+                    ("Appendix",) if appendix.find("title") is None and appendix.find("label") is None else ()
+                )
                 walker.walk(appendix, path=path)
         elif child.tag != "ref-list":
             walker.walk(child, path=("Back matter", *_default_heading(child)))
 
 
 def _default_heading(element: etree._Element) -> tuple[str, ...]:
-    names = {"ack": "Acknowledgements", "fn-group": "Footnotes", "glossary": "Abbreviations", "bio": "Biography"}
+    names = {
+        "ack": "Acknowledgements",
+        "fn-group": "Footnotes",
+        "glossary": "Abbreviations",
+        "bio": "Biography",
+    }
     if element.tag in names and element.find("title") is None:
         return (names[element.tag],)
     return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from cmbert_retrieval.corpora.jats_text import clean
+from cmbert_retrieval.corpora.jats_blocks import clean
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -14,7 +14,7 @@ _TITLES = ("article-title", "chapter-title", "part-title", "data-title", "source
 
 
 def read_references(back: etree._Element) -> list[dict[str, Any]]:
-    """Return the references below an element, in order: ``id``, ``pmid``, ``doi``, ``title``, ``year`` as far as given.
+    """Return the references below it: ``id``, ``pmid``, ``doi``, ``title``, ``year``, as far as given.
 
     The title of a book or of something untitled is that of its source.
     """
@@ -23,7 +23,7 @@ def read_references(back: etree._Element) -> list[dict[str, Any]]:
         reference: dict[str, Any] = {"id": item.get("id", "")}
         titles: dict[str, str] = {}
         for element in item.iter("pub-id", "year", *_TITLES):
-            text = element.text if len(element) == 0 else "".join(element.itertext())
+            text = element.text if len(element) == 0 else "".join(map(str, element.itertext()))
             text = clean(text or "")
             if not text:
                 continue

@@ -1,61 +1,35 @@
 """The text of a JATS article as blocks: one walk over the tree, in which every element has one purpose.
 
-Words are never glued across block elements nor torn inside inline ones; an element that is not known is walked
-into, so its text is kept. What is decided here:
+Words are never glued across block elements nor torn inside inline ones; an element that is not known is
+walked into, so its text is kept. What is decided here:
 
 - headings become paths; paragraphs, list items, definitions and footnotes become blocks of their own;
-- captions and tables are collected apart, for they float in the article and would cut the paragraphs around them;
+- captions and tables are collected apart, for they float in the article and would cut the paragraphs around
+  them;
 - a table is one block, a row a line, cells separated by `` | ``, under the table's label;
 - of the alternatives of a formula or a table one is taken, MathML before TeX before images;
-- a superscript citation is put in brackets (``mortality [12]``, not ``mortality12``), a superscript number behind a
-  digit gets a caret (``10^9``, not ``109``);
+- a superscript citation is put in brackets (``mortality [12]``, not ``mortality12``), a superscript number
+  behind a digit gets a caret (``10^9``, not ``109``);
 - left out: images, permissions, alternative texts of images, and PMC's "Click here for ..." links.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cmbert_retrieval.corpora.formulas import mathml_text, tex_text
+from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, join_sentences, table_rows
 
 if TYPE_CHECKING:
     from lxml import etree
 
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
 _CITATION = re.compile(r"[\d\s,;.–—‑−-]+[a-z]?$")
-_CLICK = re.compile(r"Click here (?:for|to view)(?: additional)?(?: data)? file\.?|Click here for additional data file\.?")
-_INVISIBLE = ("\u00ad", "\u200b", "\ufeff", "\u2060")
-_NO_STOP = tuple(".:;!?,")
-
-
-@dataclass(slots=True)
-class Block:
-    """One paragraph, caption or table."""
-
-    text: str
-    path: tuple[str, ...]
-    kind: str
-
-
-@dataclass(slots=True)
-class Blocks:
-    """What a walk found, in document order."""
-
-    main: list[Block] = field(default_factory=list)
-    captions: list[Block] = field(default_factory=list)
-    tables: list[Block] = field(default_factory=list)
-
-
-def clean(text: str) -> str:
-    """Return ``text`` with white space made single and invisible characters (soft hyphens) taken away."""
-    if not text.isascii():
-        for character in _INVISIBLE:  # ten times as fast as str.translate
-            if character in text:
-                text = text.replace(character, "")
-    return " ".join(text.split())
+_CLICK = re.compile(
+    r"Click here (?:for|to view)(?: additional)?(?: data)? file\.?|Click here for additional data file\.?"
+)
 
 
 class TextWalker:
@@ -232,7 +206,7 @@ class TextWalker:
         self._out, self._target, self._after, self._prefix = out, target, after, prefix
 
     def _float(self, element: etree._Element) -> None:
-        """A figure, a table or a supplementary file: its caption here, its table apart, the paragraph goes on."""
+        """A figure, a table or a supplementary file: collected apart, the paragraph around it goes on."""
         label_element = element.find("label")
         label = self.flat(label_element) if label_element is not None else ""
         parts = []
@@ -241,7 +215,7 @@ class TextWalker:
                 parts += [self.flat(kid) for kid in child if isinstance(kid.tag, str)]
                 if not len(child) and child.text:
                     parts.append(clean(child.text))
-        text = _join([label, *parts])
+        text = join_sentences([label, *parts])
         if self._flat:
             self._out.append(f" {text} ")
         elif text and (parts or label):
@@ -268,7 +242,7 @@ class TextWalker:
 
     def _table(self, element: etree._Element, label: str = "") -> None:
         rows = []
-        for row in _rows(element):
+        for row in table_rows(element):
             cells = [self.flat(cell) for cell in row if cell.tag in ("td", "th", "entry")]
             if any(cells):
                 rows.append(" | ".join(cells).strip())
@@ -295,7 +269,9 @@ class TextWalker:
 
     def _tex(self, element: etree._Element) -> None:
         parent = element.getparent()
-        if parent is not None and (parent.find(f"{_MATHML}math") is not None or parent.find("math") is not None):
+        if parent is not None and (
+            parent.find(f"{_MATHML}math") is not None or parent.find("math") is not None
+        ):
             return
         self._out.append(tex_text(element.text or ""))
 
@@ -329,7 +305,7 @@ class TextWalker:
         self._out.append(f" [{text}]" if before and not before.isspace() else f"[{text}]")
 
     def _words(self, element: etree._Element) -> None:
-        """Parts that nothing separates in the file: ``<surname>Doe</surname><given-names>J</given-names>``."""
+        """Parts that nothing separates in the file, as ``<surname>`` and ``<given-names>``."""
         self._out.append(" ".join(filter(None, (self.flat(kid) for kid in element))) + " ")
 
     def _space(self, element: etree._Element) -> None:
@@ -348,40 +324,25 @@ def _is_citation(element: etree._Element) -> bool:
     return bool(kids) and all(kid.tag == "xref" and kid.get("ref-type") == "bibr" for kid in kids)
 
 
-def _join(parts: list[str]) -> str:
-    """Return label, title and paragraphs as sentences of one line."""
-    text = ""
-    for part in filter(None, parts):
-        if text:
-            text += " " if text.endswith(_NO_STOP) else ". "
-        text += part
-    return text
-
-
-def _rows(table: etree._Element) -> Iterator[etree._Element]:
-    """Yield the rows of a table, not those of tables in its cells."""
-    for child in table:
-        if child.tag in ("tr", "row"):
-            yield child
-        elif child.tag in ("thead", "tbody", "tfoot", "tgroup"):
-            yield from _rows(child)
-
-
 _HEADINGS = frozenset(("title", "label", "sec-meta", "object-id", "front-stub", "front"))
 _Handler = Callable[[TextWalker, "etree._Element"], None]
 
 
 def _table_of_handlers() -> dict[object, _Handler]:
     walker, handlers = TextWalker, {}
+    # fmt: off
     purposes: list[tuple[_Handler, str]] = [
-        (walker._block, "p title subtitle disp-quote speech verse-group verse-line attrib preformat code "
-                        "list def-list table-wrap-foot question answer address term-head def-head caption tr row"),
-        (walker._section, "sec app app-group boxed-text ack notes glossary gloss-group bio fn-group statement "
-                          "floats-group floats-wrap back body dedication question-wrap disp-formula-group"),
+        (walker._block, "p title subtitle disp-quote speech verse-group verse-line attrib preformat code"),
+        (walker._block, "caption list def-list term-head def-head table-wrap-foot tr row question"),
+        (walker._block, "answer address"),
+        (walker._section, "sec app app-group boxed-text ack notes glossary gloss-group bio fn-group"),
+        (walker._section, "statement floats-group floats-wrap back body dedication question-wrap"),
+        (walker._section, "disp-formula-group"),
         (walker._item, "list-item"),
         (walker._definition, "def-item"),
         (walker._note, "fn"),
-        (walker._float, "fig fig-group table-wrap table-wrap-group supplementary-material media chem-struct-wrap"),
+        (walker._float, "fig fig-group table-wrap table-wrap-group supplementary-material media"),
+        (walker._float, "chem-struct-wrap"),
         (walker._table, "table array"),
         (walker._alternatives, "alternatives"),
         (walker._display_formula, "disp-formula"),
@@ -392,9 +353,10 @@ def _table_of_handlers() -> dict[object, _Handler]:
         (walker._words, "name date element-citation contrib contrib-group"),
         (walker._space, "break hr"),
         (walker._inline_label, "label td th entry"),
-        (walker._nothing, "graphic inline-graphic permissions alt-text long-desc object-id ref-list index-term "
-                          "processing-meta sec-meta colgroup col"),
-    ]  # fmt: skip
+        (walker._nothing, "graphic inline-graphic permissions alt-text long-desc object-id ref-list"),
+        (walker._nothing, "index-term processing-meta sec-meta colgroup col"),
+    ]
+    # fmt: on
     for handler, tags in purposes:
         handlers.update(dict.fromkeys(tags.split(), handler))
     return handlers  # type: ignore[return-value]

@@ -17,8 +17,8 @@ _PARTS = ("BY", "NC", "ND", "SA")
 def normalize_license(name: str) -> str:
     """Return ``CC BY``, ``CC BY-NC``, ``CC0``, ... for a code, an address or a licence statement.
 
-    A licence that is not one of Creative Commons is returned as ``other``, nothing as ``""``. The version of a
-    licence is left out: what may be done is the same for all.
+    A licence that is not one of Creative Commons is returned as ``other``, nothing as ``""``. The version of
+    a licence is left out: what may be done is the same for all.
     """
     name = " ".join(name.split())
     if not name:

@@ -43,7 +43,7 @@ class MemoryCorpus(Corpus):
         return len(self._documents)
 
     def guess_columns(self) -> dict[str, str]:
-        """Return a column for each metadata key whose values in the first 1,000 documents are short and of one type."""
+        """Return a column for each metadata key whose first 1,000 values are short and of one type."""
         seen: dict[str, set[str]] = {}
         for document in self._documents[:_LOOKED_AT]:
             for name, value in document.metadata.items():

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from cmbert_retrieval.corpora.archives import read_members
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
@@ -40,16 +40,17 @@ logger = logging.getLogger(__name__)
 class PmcCorpus(Corpus):
     """Articles in JATS XML, one document each.
 
-    Reads PMC's cloud service layout (``PMC123.1/PMC123.1.xml`` beside ``metadata/PMC123.1.json``, the highest version
-    counts), the retired bulk archives (``oa_comm_xml.*.tar.gz`` beside ``*.filelist.csv``; one, or a folder of them),
-    folders of ``.xml`` and ``.nxml`` at any depth, and single files; each also gzipped. A folder may mix them.
+    Reads PMC's cloud service layout (``PMC123.1/PMC123.1.xml`` beside ``metadata/PMC123.1.json``, the highest
+    version counts), the retired bulk archives (``oa_comm_xml.*.tar.gz`` beside ``*.filelist.csv``; one, or a
+    folder of them), folders of ``.xml`` and ``.nxml`` at any depth, and single files; each also gzipped. A
+    folder may mix them.
 
-    The id is the PMCID; without one ``pmid:...``, ``doi:...``, or the file's name. An article that comes twice (in a
-    baseline and in an increment) is yielded twice, in the order of the archives' names.
+    The id is the PMCID; without one ``pmid:...``, ``doi:...``, or the file's name. An article that comes
+    twice (in a baseline and in an increment) is yielded twice, in the order of the archives' names.
     """
 
     reader = "pmc"
-    columns: ClassVar[dict[str, str]] = {
+    columns = {  # noqa: RUF012 - read-only by type
         "year": "integer",
         "journal": "text",
         "type": "text",
@@ -74,8 +75,8 @@ class PmcCorpus(Corpus):
         Args:
             path: a folder, an archive or an article.
             include_retracted: whether retracted articles are yielded (flagged ``is_retracted``).
-            licenses: only these, as in ``["CC BY", "CC0"]`` or ``"CC BY,CC0"``; an article whose licence is not known
-                is then left out.
+            licenses: only these, as in ``["CC BY", "CC0"]`` or ``"CC BY,CC0"``; an article whose licence is
+                not known is then left out.
             metadata: the folder of ``PMC123.1.json`` files where it is not ``path/metadata``.
             max_bytes: articles larger than this, unpacked, are a problem.
 
@@ -108,7 +109,9 @@ class PmcCorpus(Corpus):
             yield from self._read_versioned(listing, file, left_out)
         for name in listing.loose:
             if file is None or _stage(file) < 2 or name > file:
-                yield from self._read_file(listing.root / name, name, {"file": name}, known_from_name(name), left_out)
+                yield from self._read_file(
+                    listing.root / name, name, {"file": name}, known_from_name(name), left_out
+                )
         if left_out:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
             logger.info("%s: left out as asked: %s", self._given, reasons)
@@ -122,7 +125,9 @@ class PmcCorpus(Corpus):
             path = listing.root / name
             listed = path.with_name(filelist_name(name))
             licenses = dict(FileList(listed).licenses) if listed.is_file() else {}
-            sources.append(file_source(path, self._given if single else f"{self._given}/{name}", licenses=licenses))
+            sources.append(
+                file_source(path, self._given if single else f"{self._given}/{name}", licenses=licenses)
+            )
         if single and listing.loose:
             sources.append(file_source(self.path, self._given))
         elif listing.versioned or listing.loose:
@@ -134,7 +139,8 @@ class PmcCorpus(Corpus):
         listing = list_files(self.path)
         if not len(listing):
             raise CorpusError(
-                f"{self._given}: no article found; expected .xml or .nxml files, PMC123.1/ folders or .tar.gz archives"
+                f"{self._given}: no article found; "
+                "expected .xml or .nxml files, PMC123.1/ folders or .tar.gz archives"
             )
         return listing
 
@@ -142,7 +148,9 @@ class PmcCorpus(Corpus):
         listed = path.with_name(filelist_name(path.name))
         file_list = FileList(listed) if listed.is_file() else None
         if file_list is None:
-            logger.warning("%s: no %s beside it; licences and retractions are taken from the XML", path.name, listed.name)
+            logger.warning(
+                "%s: no %s beside it; licences and retractions are taken from the XML", path.name, listed.name
+            )
         articles = 0
         for member in read_members(path, suffixes=ARTICLE_SUFFIXES, max_bytes=self._max_bytes, after=done):
             cursor = {"file": path.name, "member": member.number}
@@ -158,7 +166,9 @@ class PmcCorpus(Corpus):
         if not articles and not done:
             raise CorpusError(f"{path.name}: no article found; expected members that end with .xml or .nxml")
 
-    def _read_versioned(self, listing: Listing, after: str | None, left_out: Counter[str]) -> Iterator[Record]:
+    def _read_versioned(
+        self, listing: Listing, after: str | None, left_out: Counter[str]
+    ) -> Iterator[Record]:
         folder = self._metadata or listing.root / "metadata"
         missing: list[str] = []
         count = 0
@@ -175,7 +185,8 @@ class PmcCorpus(Corpus):
             yield from self._read_file(path, name, {"file": name}, known, left_out)
         if count:
             logger.warning(
-                "%s: no usable metadata/*.json for %s articles (%s%s); licences and retractions are taken from the XML",
+                "%s: no usable metadata/*.json for %s articles (%s%s); "
+                "licences and retractions are taken from the XML",
                 self._given,
                 f"{count:,}",
                 ", ".join(missing),
@@ -211,7 +222,9 @@ class PmcCorpus(Corpus):
             left_out[reason] += 1
             return
         text, sections = article.text_and_sections()
-        stem = re.sub(r"(?:\.n?xml)?(?:\.gz)?$", "", source.rpartition("/")[2].rpartition(":")[2], flags=re.IGNORECASE)
+        stem = re.sub(
+            r"(?:\.n?xml)?(?:\.gz)?$", "", source.rpartition("/")[2].rpartition(":")[2], flags=re.IGNORECASE
+        )
         yield Record(cursor, Document(_id(metadata, stem), text, article.title, metadata, sections))
 
     def _unwanted(self, license_name: str, is_retracted: bool | None, *, final: bool = False) -> str:
@@ -223,14 +236,14 @@ class PmcCorpus(Corpus):
 
 
 def _stage(file: str) -> int:
-    """Return which part of a listing a cursor's file belongs to: 0 archives, 1 versioned folders, 2 loose files."""
+    """Return the part of a listing a cursor's file is in: 0 archives, 1 versioned, 2 loose files."""
     if re.fullmatch(r"PMC(\d+\.\d+)/PMC\1\.xml", file):
         return 1
     return 0 if file.lower().endswith((".tar.gz", ".tgz", ".tar")) else 2
 
 
 def _merge(metadata: dict[str, Any], known: Known) -> None:
-    """Put what the file's own metadata tell over what the XML tells: they are kept up to date, the XML is not."""
+    """Put what the metadata files tell over what the XML tells: they are kept up to date, the XML is not."""
     if known.pmcid:
         metadata["pmcid"] = known.pmcid
     if known.version is not None:
@@ -262,6 +275,8 @@ def _license_set(licenses: Sequence[str] | str | None) -> frozenset[str] | None:
     for name in names:
         normal = normalize_license(name)
         if normal in ("", "other") and name.strip().lower() != "other":
-            raise ConfigError(f"licenses: '{name.strip()}' is not known; expected names like 'CC BY', 'CC BY-NC', 'CC0'")
+            raise ConfigError(
+                f"licenses: '{name.strip()}' is not known; expected names like 'CC BY', 'CC BY-NC', 'CC0'"
+            )
         found.add(normal)
     return frozenset(found)

@@ -37,7 +37,7 @@ class Known:
 
 @dataclass(slots=True)
 class Listing:
-    """The files of a corpus in reading order: archives by name, versioned folders by number, loose files by name.
+    """The files of a corpus in reading order: archives by name, versioned folders by number, loose files.
 
     Attributes:
         root: the folder that names are relative to.
@@ -59,7 +59,9 @@ class Listing:
         """Yield file name, PMCID and version, behind the article of the file ``name``."""
         start = 0
         if name is not None and (found := _VERSIONED.match(name)):
-            start = bisect_right(self.versioned, (int(found[1]) << _VERSION_BITS) | ((1 << _VERSION_BITS) - 1))
+            start = bisect_right(
+                self.versioned, (int(found[1]) << _VERSION_BITS) | ((1 << _VERSION_BITS) - 1)
+            )
         for index in range(start, len(self.versioned)):
             number = self.versioned[index]
             pmcid, version = f"PMC{number >> _VERSION_BITS}", number & ((1 << _VERSION_BITS) - 1)
@@ -156,9 +158,13 @@ def read_metadata(path: Path, known: Known) -> Known:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None or isinstance(value, bool) else "".join(str(value).split(" ")) if isinstance(
-        value, int
-    ) else str(value).strip()
+    return (
+        ""
+        if value is None or isinstance(value, bool)
+        else "".join(str(value).split(" "))
+        if isinstance(value, int)
+        else str(value).strip()
+    )
 
 
 def filelist_name(archive: str) -> str:
@@ -181,7 +187,9 @@ class FileList:
                 reader = csv.DictReader(stream)
                 missing = {"AccessionID", "License", "Retracted"} - set(reader.fieldnames or ())
                 if missing:
-                    raise CorpusError(f"{path.name}:1: no column {', '.join(sorted(missing))}; expected PMC's file list")
+                    raise CorpusError(
+                        f"{path.name}:1: no column {', '.join(sorted(missing))}; expected PMC's file list"
+                    )
                 for row in reader:
                     number = (row["AccessionID"] or "").removeprefix("PMC")
                     if not number.isdecimal():
@@ -193,7 +201,9 @@ class FileList:
                     retracted = (row["Retracted"] or "").lower() in ("yes", "true")
                     self._rows[int(number)] = (name, retracted, int(pmid) if pmid.isdecimal() else 0)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise CorpusError(f"{path.name}: cannot be read as a file list ({type(error).__name__})") from None
+            raise CorpusError(
+                f"{path.name}: cannot be read as a file list ({type(error).__name__})"
+            ) from None
 
     def look_up(self, known: Known) -> Known:
         """Return ``known`` with what the list adds."""

@@ -1,9 +1,10 @@
-"""XML from strangers: parsed without entities, network or limits switched off, and with errors that quote nothing."""
+"""XML from strangers: parsed without entities and network, within limits; its errors quote nothing."""
 
 from __future__ import annotations
 
 import html.entities
 import re
+from typing import Any
 
 from lxml import etree
 
@@ -28,6 +29,7 @@ _REASONS = {
     "ERR_ENTITY_LOOP": "entities within entities",
     "ERR_LT_IN_ATTRIBUTE": "a bare '<' in an attribute",
     "ERR_ATTRIBUTE_REDEFINED": "an attribute stands twice",
+    "ERR_ATTRIBUTE_WITHOUT_VALUE": "an attribute without a value, perhaps a bare '<'",
     "ERR_GT_REQUIRED": "a '>' is missing",
     "ERR_RESOURCE_LIMIT": "larger or deeper than the parser allows",
 }
@@ -48,11 +50,12 @@ class XmlError(UnusableError):
 def parse_xml(data: bytes) -> etree._Element:
     """Return the root element, without comments and processing instructions, named characters resolved.
 
-    Character names of the JATS DTD (``&nbsp;``, ``&alpha;``) are resolved without the DTD. Any file that declares
-    entities of its own is refused, expanded or not.
+    Character names of the JATS DTD (``&nbsp;``, ``&alpha;``) are resolved without the DTD. Any file that
+    declares entities of its own is refused, expanded or not.
 
     Raises:
-        XmlError: not well-formed, in a wrong encoding, or with entities. The message quotes nothing of the text.
+        XmlError: not well-formed, in a wrong encoding, or with entities. The message quotes nothing of the
+            text.
     """
     if declaration := _ENTITY_DECLARATION.search(data):
         raise XmlError("declares entities; refused", data.count(b"\n", 0, declaration.start()) + 1)
@@ -72,7 +75,7 @@ def parse_xml(data: bytes) -> etree._Element:
         raise XmlError(f"not well-formed XML ({_reason(error)})", line) from None
     except (ValueError, LookupError):
         raise XmlError("not well-formed XML (unknown encoding)", 1) from None
-    dtd = root.getroottree().docinfo.internalDTD
+    dtd: Any = root.getroottree().docinfo.internalDTD
     if dtd is not None:
         # A declaration in UTF-16 escapes the search above.
         if any(True for _ in dtd.iterentities()):
@@ -82,27 +85,25 @@ def parse_xml(data: bytes) -> etree._Element:
 
 
 def _reason(error: etree.XMLSyntaxError) -> str:
-    try:
-        name = etree.ErrorTypes._getName(error.code) if error.code else ""  # type: ignore[attr-defined]
-    except (AttributeError, KeyError):
-        name = ""
-    if not name:
-        name = next((entry.type_name for entry in error.error_log if entry.type == error.code), "")
-    # libxml2's own message may quote the text (as the "attribute" in "p <John Smith"), so only tag names are taken.
+    code = int(getattr(error, "code", 0) or 0)
+    name = etree.ErrorTypes._getName(code, "")
+    # libxml2's own message may quote the text (as the "attribute" in "p <John Smith"), so only tag names are
+    # taken.
     if name == "ERR_TAG_NAME_MISMATCH" and (found := _MISMATCH.match(error.msg or "")):
         return f"mismatched tag '{found[1]}'"
     if name in _REASONS:
         return _REASONS[name]
-    return f"parser error {error.code}" if error.code else "empty, or not XML"
+    return f"parser error {code}" if code else "empty, or not XML"
 
 
 def _resolve_names(root: etree._Element) -> None:
     """Put the character in place of each named one; without a DTD the parser leaves them as nodes."""
-    for node in list(root.iter(etree.Entity)):
+    nodes: list[Any] = list(root.iter(etree.Entity))
+    for node in nodes:
         name = getattr(node, "name", "")
         character = html.entities.html5.get(f"{name};")
         if character is None:
-            raise XmlError("names a character that is not known", node.sourceline or 0)
+            raise XmlError("names a character that is not known", int(node.sourceline or 0))
         parent = node.getparent()
         if parent is None:
             continue

@@ -25,8 +25,8 @@ class EncoderIdentity:
         prompts: ``query`` and ``document`` -> text put in front; absent means none.
         max_tokens: longer texts are truncated to this many tokens.
         normalized: whether vectors have unit length.
-        weights_sha256: over the fp32 weights: names, shapes and bytes, whatever file they came in. The same for all
-            backends and precisions of a model.
+        weights_sha256: over the fp32 weights: names, shapes and bytes, whatever file they came in. The same
+            for all backends and precisions of a model.
     """
 
     name: str
@@ -57,12 +57,14 @@ class Encoder(Protocol):
 
     @property
     def source(self) -> str:
-        """What ``load_encoder`` needs to open the same encoder again: a bundled name, a hub id or a folder."""
+        """What ``load_encoder`` opens again: a bundled name, a hub id or a folder."""
 
     def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return ``[texts, dim]`` for search queries."""
 
-    def encode_document(self, texts: Sequence[str], *, progress: Progress | None = None) -> NDArray[np.float32]:
+    def encode_document(
+        self, texts: Sequence[str], *, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
         """Return ``[texts, dim]`` for texts to be found, in the order given.
 
         Batches are composed within one call, so equal calls give equal bytes for the same thread count.

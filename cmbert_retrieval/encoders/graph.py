@@ -61,7 +61,9 @@ def write_graph(model: SentenceTransformer, path: Path) -> None:
         _strip(path)
     except Exception as error:  # the exporter wraps whatever a model's code raises
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EncoderError(f"torch cannot export this model to onnx ({first}); use backend 'sentence_transformers'") from error
+        raise EncoderError(
+            f"torch cannot export this model to onnx ({first}); use backend 'sentence_transformers'"
+        ) from error
 
 
 def quantize_graph(source: Path, target: Path) -> None:
@@ -69,9 +71,7 @@ def quantize_graph(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():
-        quantize_dynamic(
-            source, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
-        )
+        quantize_dynamic(source, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 
 def _strip(path: Path) -> None:

@@ -20,5 +20,10 @@ def load_encoder(
     """Open an encoder."""
     assert name is not None
     return OnnxEncoder(
-        name, threads=threads, batch_tokens=batch_tokens, max_tokens=max_tokens, prompts=prompts, source=str(name)
+        name,
+        threads=threads,
+        batch_tokens=batch_tokens,
+        max_tokens=max_tokens,
+        prompts=prompts,
+        source=str(name),
     )

@@ -147,7 +147,9 @@ class OnnxEncoder:
         """Return ``[texts, dim]`` for search queries."""
         return self._encode(texts, self._identity.prompts.get("query", ""), None)
 
-    def encode_document(self, texts: Sequence[str], *, progress: Progress | None = None) -> NDArray[np.float32]:
+    def encode_document(
+        self, texts: Sequence[str], *, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
         """Return ``[texts, dim]`` for texts to be found, in the order given."""
         return self._encode(texts, self._identity.prompts.get("document", ""), progress)
 
@@ -201,7 +203,9 @@ class OnnxEncoder:
         vectors = np.empty((len(texts), self._identity.dim), np.float32)
         if not texts:
             return vectors
-        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        encodings = self._tokenizer.encode_batch_fast(
+            [prompt + text for text in texts] if prompt else list(texts)
+        )
         ids = [encoding.ids for encoding in encodings]
         for batch in length_sorted_batches([len(row) for row in ids], self._batch_tokens):
             vectors[batch] = self._run([ids[position] for position in batch])
@@ -244,7 +248,9 @@ def open_session(graph: str | Path, *, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no narrower base
-        raise EncoderError(f"{graph}: onnxruntime cannot open it ({error}); export the model again") from error
+        raise EncoderError(
+            f"{graph}: onnxruntime cannot open it ({error}); export the model again"
+        ) from error
 
 
 def copy_folder(folder: Path, out: Path) -> None:
@@ -255,7 +261,9 @@ def copy_folder(folder: Path, out: Path) -> None:
     """
     if out.resolve() == folder.resolve():
         raise EncoderError(f"{out}: is the encoder's own folder; expected another one to write to")
-    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache", ".git", "*.lock"))
+    shutil.copytree(
+        folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache", ".git", "*.lock")
+    )
 
 
 def _with_changes(
@@ -265,6 +273,8 @@ def _with_changes(
 
     if max_tokens is not None:
         if not 2 < max_tokens <= identity.max_tokens:
-            raise ConfigError(f"max_tokens is {max_tokens}; expected 3 to {identity.max_tokens}, the model's own limit")
+            raise ConfigError(
+                f"max_tokens is {max_tokens}; expected 3 to {identity.max_tokens}, the model's own limit"
+            )
         identity = replace(identity, max_tokens=max_tokens)
     return identity if prompts is None else replace(identity, prompts=dict(prompts))

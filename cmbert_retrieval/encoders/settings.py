@@ -52,7 +52,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EncoderError(f"{path}: cannot be read as JSON ({error}); fetch or export the model again") from error
+        raise EncoderError(
+            f"{path}: cannot be read as JSON ({error}); fetch or export the model again"
+        ) from error
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -71,7 +73,9 @@ def module_paths(folder: Path) -> list[tuple[str, Path]]:
     for module in read_json(listed):
         path = folder / str(module["path"])
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise EncoderError(f"{listed}: module path {module['path']!r} leaves the folder; expected one inside it")
+            raise EncoderError(
+                f"{listed}: module path {module['path']!r} leaves the folder; expected one inside it"
+            )
         modules.append((str(module["type"]).rsplit(".", 1)[-1], path))
     return modules
 
@@ -105,7 +109,9 @@ def read_settings(folder: Path) -> EncoderSettings:
     sentence = _optional_json(folder / "config_sentence_transformers.json")
     hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model") or config.get("n_embd")
     if not isinstance(hidden, int):
-        raise EncoderError(f"{transformer / 'config.json'}: no hidden_size; expected a text encoder's configuration")
+        raise EncoderError(
+            f"{transformer / 'config.json'}: no hidden_size; expected a text encoder's configuration"
+        )
     pooling, dim = "mean", hidden
     for name, path in modules:
         if name == "Pooling":

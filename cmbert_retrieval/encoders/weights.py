@@ -54,9 +54,11 @@ class Tensor:
 
     def values(self, limit: int | None = None) -> Iterator[NDArray[np.float32]]:
         """Yield its values as float32, flat and in pieces; at most ``limit`` of them."""
-        raw = np.memmap(self.file, mode="r", offset=self.start, shape=(self.stop - self.start,)) if self.stop > (
-            self.start
-        ) else np.empty(0, np.uint8)
+        raw = (
+            np.memmap(self.file, mode="r", offset=self.start, shape=(self.stop - self.start,))
+            if self.stop > (self.start)
+            else np.empty(0, np.uint8)
+        )
         typed = raw.view("<u2" if self.dtype == "BF16" else _FLOATS[self.dtype])[:limit]
         for begin in range(0, len(typed), _CHUNK):
             piece = typed[begin : begin + _CHUNK]
@@ -87,7 +89,9 @@ def read_header(file: Path) -> dict[str, Tensor]:
             shape = tuple(int(extent) for extent in entry["shape"])
             start, stop = 8 + length + int(first), 8 + length + int(last)
             expected = int(np.prod(shape, dtype=np.int64)) * _SIZES.get(entry["dtype"], 0)
-            if not 8 + length <= start <= stop <= size or (entry["dtype"] in _SIZES and stop - start != expected):
+            if not 8 + length <= start <= stop <= size or (
+                entry["dtype"] in _SIZES and stop - start != expected
+            ):
                 raise ValueError(f"tensor {name!r} does not lie inside the file")
             tensors[name] = Tensor(name, entry["dtype"], shape, file, start, stop)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -108,7 +112,9 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for name in sorted(set(read_json(index)["weight_map"].values())):
             if Path(name).name != name:
-                raise EncoderError(f"{index}: shard {name!r} is not a plain file name; expected one in the same folder")
+                raise EncoderError(
+                    f"{index}: shard {name!r} is not a plain file name; expected one in the same folder"
+                )
             tensors.update(read_header(folder / name))
         return tensors
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.ckpt") for path in folder.glob(pattern))
@@ -177,8 +183,15 @@ def weights_sha256(folder: Path) -> str:
     names, _ = canonical_names(tensors)
     parts: dict[str, Tensor] = {name: tensors[original] for name, original in names.items()}
     for order, (kind, path) in enumerate(modules):
-        if kind != "Transformer" and (path / "model.safetensors").is_file() and path.resolve() != folder.resolve():
-            parts |= {f"{order}:{kind}.{name}": tensor for name, tensor in read_header(path / "model.safetensors").items()}
+        if (
+            kind != "Transformer"
+            and (path / "model.safetensors").is_file()
+            and path.resolve() != folder.resolve()
+        ):
+            parts |= {
+                f"{order}:{kind}.{name}": tensor
+                for name, tensor in read_header(path / "model.safetensors").items()
+            }
     return hash_tensors(parts)
 
 

@@ -35,7 +35,9 @@ RowTexts = Callable[[Document], Sequence[tuple[int | None, int | None, str | Non
 """Document -> ``(start, end, entry, title)`` of each of its rows."""
 
 Notify = Callable[[str, int], None]
-"""Called with a phase (``documents``, ``rows``, ``words``, ``vectors``) and how many more are done."""
+"""Called with a phase and how many more are done: ``documents`` and ``read`` (rows) as they are read,
+``rows`` as they
+are stored and encoded, then ``vectors``, ``words``, ``merge`` and ``commit``."""
 
 
 class Base(Protocol):
@@ -88,7 +90,8 @@ class SegmentBuild:
         """Open the folder: begin there, or go on with what an earlier run left.
 
         Raises:
-            IndexMismatchError: it was begun with another recipe, encoder, source or commit; the message names which.
+            IndexMismatchError: it was begun with another recipe, encoder, source or commit; the message names
+                which.
         """
         self._folder, self._plan, self._base = folder, plan, base
         self._strict, self._notify = strict, notify
@@ -118,11 +121,13 @@ class SegmentBuild:
         different = [key for key in self._plan.pins if begun.get(key) != self._plan.pins[key]]
         if different == ["commit"]:
             raise IndexMismatchError(
-                f"{self._folder}: the index has changed since this addition was begun; add --restart to begin it again"
+                f"{self._folder}: the index has changed since this addition was begun; "
+                "add --restart to begin it again"
             )
         if different:
             raise IndexMismatchError(
-                f"{self._folder}: this build was begun with another {' and '.join(different)}; repeat the first "
+                f"{self._folder}: this build was begun with another {' and '.join(different)}; "
+                "repeat the first "
                 "command to finish it, or add --restart to throw away what it did"
             )
 
@@ -162,6 +167,7 @@ class SegmentBuild:
             partial, next_row = state[1], state[2]
             self.report = Report.from_json(json.loads(finished[0] if finished else state[3]))
             self.report.encoded = 0  # counts this run alone
+            self._notify("read", next_row - self._plan.first_row)
             self._notify("rows", next_row - self._plan.first_row)
             self._notify("documents", self.report.documents)
         elif finished:
@@ -222,7 +228,7 @@ class SegmentBuild:
         partial: int,
         next_row: int,
     ) -> int:
-        """Put a document's rows into the pending shard, writing shards as they fill up; return the next row."""
+        """Put a document's rows into the shard, writing it whenever it is full; return the next row."""
         digest = store.document_hash(document, *stored)
         old = self._base.find(document.id) if self._base else None
         if old and old[0] == digest and not self._seen(document.id):
@@ -244,6 +250,7 @@ class SegmentBuild:
                 self._pending.kept.append((next_row, vectors_by_hash[row.hash]))
             next_row += 1
             self.report.rows += 1
+            self._notify("read", 1)
             if len(self._pending.rows) == self._plan.shard_rows:
                 whole = place == len(spans) - 1
                 self._flush(record.cursor if whole else before, 0 if whole else place + 1)
@@ -257,7 +264,7 @@ class SegmentBuild:
         digest: bytes,
         old: tuple[bytes, dict[int, bytes]] | None,
     ) -> int:
-        """Put a document, without rows, into the pending shard and retire what it replaces; return its number."""
+        """Put a document without its rows into the shard and retire what it replaces; return its number."""
         pending = self._pending
         if self._seen(document.id):
             self.report.note("duplicates", document.id, strict=self._strict)
@@ -267,7 +274,7 @@ class SegmentBuild:
             self.report.replaced += 1
             pending.dead += old[1]
         (last,) = self._connection.execute("SELECT coalesce(max(document), -1) FROM documents").fetchone()
-        number = 1 + max(last, next(reversed(pending.documents), -1))
+        number: int = 1 + max(last, next(reversed(pending.documents), -1))
         pending.documents[number] = (number, document.id, document.title, document.text, *stored, digest)
         pending.numbers.setdefault(document.id, []).append(number)
         for column, value, problem in encode_all(self._plan.columns, document.metadata):
@@ -394,8 +401,8 @@ def check_vectors(vectors: NDArray[np.float32], texts: int, dim: int) -> None:
     if not np.isfinite(vectors).all():
         bad = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
         raise EncoderError(
-            f"{bad} of {texts} vectors of shape {vectors.shape} hold NaN or infinite values; nothing of this shard was kept: "
-            "look for overflow (try dtype=float32) or damaged weights"
+            f"{bad} of {texts} vectors of shape {vectors.shape} hold NaN or infinite values; "
+            "this shard was not kept: look for overflow (try dtype=float32) or damaged weights"
         )
     if np.abs(vectors).max(initial=0.0) > np.finfo(np.float16).max:
         raise EncoderError(

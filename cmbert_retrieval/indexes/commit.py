@@ -44,8 +44,8 @@ class Committer:
             base: the commit before, open for reading; None for the first.
             entries: the segments that the commit shall have.
             newly_dead: rows that die with it.
-            optimized: ``entries`` hold no dead rows, and the words are written anew instead of continuing those of
-                ``base``.
+            optimized: ``entries`` hold no dead rows, and the words are written anew instead of continuing
+                those of ``base``.
         """
         commit = current.commit + 1
         entries = tuple(entries)

@@ -32,8 +32,8 @@ CREATE TABLE rows (
     hash BLOB NOT NULL  -- of the whole indexed text
 );
 CREATE INDEX rows_by_document ON rows (document, number);
-CREATE TABLE attributes (column INTEGER, value, document INTEGER, PRIMARY KEY (column, value, document)) WITHOUT ROWID;
-CREATE INDEX attributes_by_document ON attributes (document);
+CREATE TABLE attributes (column INTEGER, value, document INTEGER, PRIMARY KEY (column, value, document))
+WITHOUT ROWID; CREATE INDEX attributes_by_document ON attributes (document);
 CREATE TABLE shards (
     shard INTEGER PRIMARY KEY, first_row INTEGER NOT NULL, end_row INTEGER NOT NULL,
     source TEXT NOT NULL, cursor TEXT, -- JSON: behind the last whole document
@@ -158,7 +158,7 @@ class DocumentStore:
     def parents(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
         """Return row -> (document number, document id)."""
         sql = (
-            "SELECT row, document, id FROM json_each(?) AS wanted JOIN rows ON rows.row = wanted.value "
+            "SELECT row, document, documents.id FROM json_each(?) AS wanted JOIN rows ON rows.row = wanted.value "
             "JOIN documents USING (document)"
         )
         return {row: (number, id_) for row, number, id_ in self.query(sql, (json.dumps(list(rows)),))}
@@ -166,7 +166,8 @@ class DocumentStore:
     def rows_matching(self, where: Filter) -> Iterator[int]:
         """Yield the rows, dead ones included, whose documents pass the filter, in order."""
         condition, parameters = where.to_sql()
-        sql = f"SELECT row FROM rows WHERE document IN (SELECT document FROM documents WHERE {condition}) ORDER BY row"
+        passing = f"SELECT document FROM documents WHERE {condition}"
+        sql = f"SELECT row FROM rows WHERE document IN ({passing}) ORDER BY row"
         return (row for (row,) in self.query(sql, parameters))
 
     def read_row(self, row: int) -> Row:
@@ -203,7 +204,10 @@ class DocumentStore:
 
     def documents(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Document]:
         """Yield whole documents in the order in which they were added."""
-        sql = f"SELECT document, id, title, text, metadata, sections FROM documents WHERE {condition} ORDER BY document"
+        sql = (
+            "SELECT document, id, title, text, metadata, sections FROM documents "
+            f"WHERE {condition} ORDER BY document"
+        )
         for number, id_, title, text, metadata, sections in self.query(sql, parameters):
             entries = self.query(
                 "SELECT entry FROM rows WHERE document = ? AND entry IS NOT NULL ORDER BY number", (number,)

@@ -32,8 +32,9 @@ class Condition:
 class Filter:
     """Conditions that a document must meet, all of them.
 
-    A document with several values in a column meets ``eq``, ``in`` and the comparisons when one value does, ``ne``
-    and ``not_in`` when none is among those named. A document without a value meets only ``ne``, ``not_in`` and
+    A document with several values in a column meets ``eq``, ``in`` and the comparisons when one value does,
+    ``ne`` and ``not_in`` when none is among those named. A document without a value meets only ``ne``,
+    ``not_in`` and
     ``exists: false``.
     """
 
@@ -71,12 +72,13 @@ def parse_filter(
 
     Args:
         given: ``{"year": {"ge": 2020, "lt": 2024}, "journal": "BMJ", "type": ["review", "case-report"]}``, or
-            expressions as typed in a shell: ``"year>=2020"`` or a list of them; ``journal=BMJ,JAMA`` means one of them.
+            expressions as typed in a shell: ``"year>=2020"`` or a list of them; ``journal=BMJ,JAMA`` means
+            one of them.
         columns: the index's declared columns, name -> type.
 
     Raises:
-        ConfigError: an undeclared column (those that are declared are named), an unknown operator, or a value of
-            another type.
+        ConfigError: an undeclared column (those that are declared are named), an unknown operator, or a value
+            of another type.
     """
     if given is None:
         return None

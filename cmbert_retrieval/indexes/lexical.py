@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import weakref
@@ -138,12 +137,13 @@ class LexicalReader:
         """
         self._kinds = list(columns.values())
         self._analyser = build_analyser(analyser)
-        # tantivy makes a lock file where it opens an index, which fails on read-only media and dirties the others.
+        # tantivy makes a lock file where it opens an index, which fails on read-only media and dirties the
+        # others.
         self._links = tempfile.mkdtemp(prefix="cmbert-words-")
         self._finalizer = weakref.finalize(self, shutil.rmtree, self._links, ignore_errors=True)
         try:
             for path in folder.iterdir():
-                os.symlink(path.absolute(), Path(self._links) / path.name)
+                (Path(self._links) / path.name).symlink_to(path.absolute())
             self._index = tantivy.Index.open(self._links)
         except (OSError, ValueError) as error:
             self._finalizer()

@@ -44,8 +44,8 @@ class SegmentEntry:
         name: its folder below ``segments/``.
         first_row: the first row number that may be in it.
         end_row: one past the last. Ranges of segments never overlap and ascend.
-        rows: rows stored, dead ones included. Less than the range when a merge dropped dead rows; ``rows.npy`` in
-            the folder then holds the row numbers in order.
+        rows: rows stored, dead ones included. Less than the range when a merge dropped dead rows;
+            ``rows.npy`` in the folder then holds the row numbers in order.
         documents: documents stored.
         factory: the FAISS factory of its vectors, "" in an index of words only.
     """
@@ -69,7 +69,8 @@ class EncoderEntry:
 
     Attributes:
         identity: all that decides its vectors.
-        source: what opens it again: a bundled name, a hub id, or a folder (``encoder`` is the one inside the index).
+        source: what opens it again: a bundled name, a hub id, or a folder (``encoder`` is the one inside the
+            index).
         probes: path ("query", "document") -> base64 of float16 vectors of fixed probe texts.
     """
 

@@ -27,10 +27,11 @@ _MERGED_SHARD_ROWS = 16_384
 
 
 def choose(sizes: Sequence[int]) -> int:
-    """Return from which segment on to merge, so that at most ``MAX_SEGMENTS`` stay and rows are copied seldom.
+    """Return from which segment on to merge, so that at most ``MAX_SEGMENTS`` stay and rows are copied
+    seldom.
 
-    Grows a run from the newest segment back for as long as the next one is at most twice the size of the run: a row
-    is then copied about log2(rows) times in its life, however many small additions come.
+    Grows a run from the newest segment back for as long as the next one is at most twice the size of the run:
+    a row is then copied about log2(rows) times in its life, however many small additions come.
     """
     start = len(sizes) - 1
     total = sizes[start]

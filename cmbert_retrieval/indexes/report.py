@@ -1,4 +1,4 @@
-"""What a build did: counts of all that was stored, reused, skipped or cut, with the first few ids of each kind."""
+"""What a build did: counts of what was stored, reused, skipped or cut, and the first ids of each kind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Report:
         skipped: records that could not be read or used.
         empty: documents without title and text.
         truncated: rows longer than the encoder reads.
-        unusable_values: metadata values that did not fit their declared column; the documents are kept without them.
+        unusable_values: metadata values that did not fit their declared column; the documents are kept
+            without them.
         examples: kind of trouble -> the first few, as one line each.
     """
 

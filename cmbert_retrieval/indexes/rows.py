@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cmbert_retrieval.config import PassagesRecipe
-from cmbert_retrieval.corpora.passages import PassageSplitter, passage_title
+from cmbert_retrieval.corpora.passages import PassageSplitter
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.indexes.build import RowTexts
 from cmbert_retrieval.types import Document
 
 WORDS_PER_PASSAGE = 200  # of an index without encoder, where nothing else sets a length
+SPECIAL_TOKENS = 2  # at most: one in front and one behind, as BERT and ModernBERT have them
 
 Span = tuple[int | None, int | None, str | None, str]
 
@@ -19,7 +20,7 @@ def row_texts(encoder: Encoder | None, passages: PassagesRecipe | None) -> RowTe
     """Return the function that gives ``(start, end, entry, title)`` of each row of a document."""
     splitter = None
     if passages is not None:
-        limit = encoder.identity.max_tokens if encoder else WORDS_PER_PASSAGE
+        limit = room(encoder) if encoder else WORDS_PER_PASSAGE
         splitter = PassageSplitter(
             encoder.count_tokens if encoder else _count_words,
             max_tokens=min(passages.max_tokens or limit, limit),
@@ -31,15 +32,18 @@ def row_texts(encoder: Encoder | None, passages: PassagesRecipe | None) -> RowTe
             return [(None, None, entry, "") for entry in document.entries if entry.strip()]
         if splitter is None:
             return [(0, len(document.text), None, document.title)]
-        title = (
-            splitter.passage_title(document)
-            if hasattr(splitter, "passage_title")
-            else passage_title(document)
-        )
+        title = splitter.passage_title(document)
         found: list[Span] = [(p.start, p.end, None, title) for p in splitter.split(document)]
         return found or [(0, 0, None, document.title)]  # a title alone is still worth finding
 
     return spans
+
+
+def room(encoder: Encoder) -> int:
+    """Return how many tokens of a text the encoder reads, beside its special tokens and its document prompt."""
+    identity = encoder.identity
+    prompt = identity.prompts.get("document", "")
+    return identity.max_tokens - SPECIAL_TOKENS - (encoder.count_tokens([prompt])[0] if prompt else 0)
 
 
 def _count_words(texts: Sequence[str]) -> list[int]:

@@ -36,7 +36,8 @@ class Segment:
             if self.vectors is not None and dim is not None
             else None
         )
-        # Rows keep their numbers when a merge drops dead ones between them; then a table tells which are left.
+        # Rows keep their numbers when a merge drops dead ones between them; then a table tells which are
+        # left.
         self._rows: NDArray[np.int64] | None = None
         if not entry.dense:
             self._rows = np.load(self.folder / ROWS_FILE, mmap_mode="r", allow_pickle=False)

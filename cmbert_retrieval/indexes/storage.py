@@ -37,7 +37,7 @@ def fsync_tree(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write; on success it appears under ``path`` at once and durably, otherwise not at all."""
+    """Give a file to write; it appears under ``path`` at once, whole and durable, or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:

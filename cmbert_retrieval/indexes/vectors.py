@@ -1,7 +1,8 @@
-"""Vectors of a segment: float16 shards that any factory can be built from, and the FAISS file built from them."""
+"""Vectors of a segment: float16 shards, which any factory can be built from, and the FAISS file."""
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import threading
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
 from cmbert_retrieval.indexes.storage import atomic_file
+
+logger = logging.getLogger(__name__)
 
 FAISS_FILE = "vectors.faiss"
 ROWS_FILE = "rows.npy"
@@ -79,7 +82,8 @@ class ShardedVectors:
 def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float16]) -> NDArray[np.float32]:
     """Return inner products, rounded from double precision.
 
-    Every path ends here, so that a row has one score whatever found it: FAISS, a filtered scan, one query or many.
+    Every path ends here, so that a row has one score whatever found it: FAISS, a filtered scan, one query or
+    many.
     """
     return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
 
@@ -87,8 +91,9 @@ def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float16]) -> ND
 def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> str:
     """Write ``vectors.faiss`` for a segment and return the factory that was used.
 
-    ``Flat`` is streamed to the file as FAISS lays it out, in constant memory. Other factories are trained on an even
-    sample and filled shard by shard. A segment too small to train its factory is written as ``Flat``, which is exact.
+    ``Flat`` is streamed to the file as FAISS lays it out, in constant memory. Other factories are trained on
+    an even sample and filled shard by shard. A segment too small to train its factory is written as ``Flat``,
+    which is exact.
 
     Raises:
         ConfigError: FAISS does not know the factory, or it needs more memory than there is.
@@ -134,7 +139,7 @@ def _training_size(index: Any) -> int:
 
 
 def _write_flat(path: Path, vectors: ShardedVectors, dim: int) -> None:
-    """Write what ``faiss.write_index`` writes for an IndexFlatIP, without holding the vectors (tested to be equal)."""
+    """Write what ``faiss.write_index`` writes for an IndexFlatIP, a shard at a time (tested equal)."""
     rows = len(vectors)
     with atomic_file(path) as file:
         file.write(struct.pack("<4siqqq?iQ", b"IxFI", dim, rows, 1 << 20, 1 << 20, True, 0, rows * dim))
@@ -143,7 +148,7 @@ def _write_flat(path: Path, vectors: ShardedVectors, dim: int) -> None:
 
 
 def factory_bytes(factory: str, dim: int, rows: int) -> int:
-    """Return the bytes that a factory holds in memory while it is built, for the common ones; an upper bound else."""
+    """Return about how many bytes a factory holds in memory while it is built."""
     raw = 4 * dim * rows
     if factory == "Flat":
         return 0
@@ -163,10 +168,12 @@ def check_memory(factory: str, dim: int, rows: int) -> None:
     """
     needed = factory_bytes(factory, dim, rows)
     available = available_memory()
+    logger.info("'%s' over %d vectors needs about %.2f GB of memory", factory, rows, needed / 1e9)
     if available is not None and needed > available:
         raise ConfigError(
-            f"'{factory}' over {rows:,} vectors of {dim} dimensions needs about {needed / 1e9:.1f} GB of memory, "
-            f"{available / 1e9:.1f} GB are free; choose a smaller one, for instance vectors.factory=IVF4096,PQ64"
+            f"'{factory}' over {rows:,} vectors of {dim} dimensions needs about {needed / 1e9:.1f} GB of "
+            f"memory, {available / 1e9:.1f} GB are free; choose a smaller one, "
+            "for instance vectors.factory=IVF4096,PQ64"
         )
 
 

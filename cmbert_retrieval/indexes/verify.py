@@ -145,7 +145,7 @@ def _deep_problems(reader: IndexReader, encoder: Encoder, generator: np.random.G
     norms = np.linalg.norm(fresh, axis=1) * np.linalg.norm(stored, axis=1)
     cosines = (fresh * stored).sum(axis=1) / np.maximum(norms, 1e-9)
     for row, cosine in zip(chosen[cosines < DEEP_COSINE], cosines[cosines < DEEP_COSINE], strict=True):
-        yield f"row {row}: its vector has a cosine of {cosine:.3f} with a new encoding, expected {DEEP_COSINE}"
+        yield f"row {row}: its vector has a cosine of {cosine:.3f} with a new one, expected {DEEP_COSINE}"
 
 
 def _leftovers(root: Path, manifest: Manifest) -> list[str]:

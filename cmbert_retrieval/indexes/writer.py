@@ -1,4 +1,4 @@
-"""The one writer of an index: build, add, delete, optimize, and the protocol by which each becomes a commit."""
+"""The one writer of an index: build, add, delete, optimize. Each ends in a commit or changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors
 from cmbert_retrieval.errors import ConfigError, CorpusError, IndexMismatchError
 from cmbert_retrieval.indexes.build import PINS, Notify, Plan, SegmentBuild
 from cmbert_retrieval.indexes.columns import check_columns
@@ -32,7 +31,7 @@ from cmbert_retrieval.indexes.manifest import (
 )
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.report import Report
-from cmbert_retrieval.indexes.rows import row_texts
+from cmbert_retrieval.indexes.rows import room, row_texts
 from cmbert_retrieval.indexes.storage import fsync_folder, fsync_tree, remove_tree
 from cmbert_retrieval.indexes.vectors import FAISS_FILE, ShardedVectors, write_faiss
 
@@ -87,7 +86,7 @@ class IndexWriter:
         return read_manifest(self.root) if (self.root / MANIFEST).exists() else None
 
     def _recover(self) -> None:
-        """Make finished but uncommitted segments resumable again, and remove all else that no commit names."""
+        """Make uncommitted segments resumable again, and remove all else that no commit names."""
         current = self._manifest()
         next_segment = current.next_segment if current else 0
         segments = self.root / "segments"
@@ -120,12 +119,15 @@ class IndexWriter:
         """
         if self._manifest() is not None:
             raise ConfigError(
-                f"{self.root} holds an index already; add to it with 'cmbert index add', or choose another --out"
+                f"{self.root} holds an index already; add to it with 'cmbert index add', "
+                "or choose another --out"
             )
         columns = check_columns(recipe.columns if recipe.columns is not None else dict(corpus.columns))
         build_analyser(recipe.lexical.analyser)
         entry = None
         if encoder is not None:
+            from cmbert_retrieval.encoders.identity import probe_vectors
+
             entry = EncoderEntry(encoder.identity, encoder.source, pack_probes(probe_vectors(encoder)))
         empty = Manifest(
             commit=0,
@@ -183,7 +185,8 @@ class IndexWriter:
             if missing and not missing_ok:
                 shown = ", ".join(repr(id_[:60]) for id_ in missing[:3])
                 raise CorpusError(
-                    f"{len(missing)} of {len(missing) + report.deleted} ids are not in the index (first: {shown}); "
+                    f"{len(missing)} of {len(missing) + report.deleted} ids are not in the index "
+                    f"(first: {shown}); "
                     "nothing was deleted; leave them out or add --missing-ok"
                 )
             for id_ in missing:
@@ -235,7 +238,7 @@ class IndexWriter:
             shard_rows=recipe.shard_rows,
             row_texts=row_texts(encoder, recipe.passages),
             encoder=encoder,
-            max_tokens=encoder.identity.max_tokens if encoder else None,
+            max_tokens=room(encoder) if encoder else None,
         )
         name = commit_name(current.next_segment)
         building = self.root / "segments" / f"{name}.building"
@@ -244,7 +247,8 @@ class IndexWriter:
                 remove_tree(other)
             elif other != building:
                 raise IndexMismatchError(
-                    f"{other}: an addition was begun before the last merge and cannot be finished; add --restart"
+                    f"{other}: an addition was begun before the last merge and cannot be finished; "
+                    "add --restart"
                 )
         build = SegmentBuild(building, plan, base, strict=strict, notify=self._notify)
         try:
@@ -306,6 +310,8 @@ class IndexWriter:
             raise IndexMismatchError(
                 f"the index was built with '{current.encoder.identity.name}'; adding needs that encoder"
             )
+        from cmbert_retrieval.encoders.identity import check_same_encoder
+
         probes = unpack_probes(current.encoder.probes, current.encoder.identity.dim)
         check_same_encoder(current.encoder.identity, probes, encoder)
 

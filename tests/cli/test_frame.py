@@ -78,7 +78,9 @@ def test_an_unknown_command_names_the_nearest_one_and_exits_with_2() -> None:
     done = run("serch", "heart attack")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "cmbert: No such command 'serch'. Did you mean 'search'? (see 'cmbert --help')\n"
+    assert done.stderr.startswith("cmbert: No such command 'serch'")
+    assert "Did you mean 'search'?" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_unknown_option_exits_with_2_and_one_line() -> None:

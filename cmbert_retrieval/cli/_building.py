@@ -1,0 +1,87 @@
+"""What commands that write indexes share: naming a source, progress, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import typer
+
+from cmbert_retrieval.cli._output import ProgressBar, print_json
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.indexes.report import Report
+
+LABELS = {"vectors": "vectors", "words": "words", "merge": "merging", "commit": "commit"}
+
+
+class BuildProgress:
+    """Shows how far a build is. The rows to come are estimated from the documents read so far."""
+
+    def __init__(self, documents: int | None = None) -> None:
+        """Show nothing before the ``with`` block; ``documents`` is their number where it is known."""
+        self._documents = documents
+        self._read_documents = self._read_rows = 0
+        self._bar = ProgressBar("encoding", unit="rows")
+        self._words = ProgressBar("words", unit="rows")
+        self._phase = "rows"
+
+    def __enter__(self) -> BuildProgress:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (self._words if self._phase == "words" else self._bar).__exit__(kind, error, trace)
+
+    def __call__(self, phase: str, count: int) -> None:
+        """Take what an ``IndexWriter`` tells."""
+        if phase == "documents":
+            self._read_documents += count
+            if self._documents:
+                left = max(self._documents / self._read_documents, 1.0)
+                self._bar.expect(round(self._read_rows * left))
+        elif phase == "read":
+            self._read_rows += count
+        elif phase == "rows":
+            self._bar(count)
+        elif phase == "words":
+            if self._phase != "words":
+                self._bar.expect(self._bar.count)
+                self._bar.__exit__(None, None, None)
+                self._words.__enter__()
+                self._phase = "words"
+            self._words(count)
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Return reader and path of ``READER:PATH``, or of a path whose reader can be told from the files.
+
+    Raises:
+        CorpusError: the reader cannot be told.
+    """
+    from cmbert_retrieval.corpora import READERS, guess_reader
+
+    name, colon, path = source.partition(":")
+    if colon and (name in READERS or not Path(source).exists()):
+        return name, path
+    if source in READERS and not Path(source).exists():
+        return source, ""
+    return guess_reader(source), source
+
+
+def print_report(report: Report, root: Path, *, as_json: bool) -> None:
+    """Print what a build did, trouble on stderr."""
+    if as_json:
+        print_json({"index": str(root), **report.to_json()})
+        return
+    for line in report.lines():
+        typer.echo(line, err=True)
+    parts = [f"{report.documents:,} documents", f"{report.rows:,} rows"]
+    if report.encoded:
+        parts.append(f"{report.encoded:,} encoded")
+    if report.deleted:
+        parts = [f"{report.deleted:,} documents deleted"]
+    typer.echo(f"{root}: {', '.join(parts)} (commit {report.commit})")

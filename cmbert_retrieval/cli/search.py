@@ -1,0 +1,106 @@
+"""``cmbert search``: ask an index."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cmbert_retrieval.cli._output import clean, is_terminal, print_json
+from cmbert_retrieval.indexes.manifest import MANIFEST
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.types import Hit
+
+EXCERPT = 320
+"""Characters of a passage that are shown on a terminal."""
+
+
+class Mode(StrEnum):
+    """Ways to search."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    lexical = "lexical"
+
+
+def search(
+    index: Annotated[str, typer.Argument(help="The index: a folder, a bundled recipe's name or a hub id.")],
+    query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="By words and meaning, by meaning, by words. [default: the index's own]"),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", metavar="COLUMN>=VALUE", help="Only such documents: year>=2020. May be repeated."
+        ),
+    ] = None,
+    passages: Annotated[bool, typer.Option(help="One hit a passage instead of one a document.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="Another copy of the index's encoder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Search an index by words and by meaning."""
+    from cmbert_retrieval.retriever import Retriever
+
+    name = index if (Path(index) / MANIFEST).is_file() or not Path(index).is_dir() else _explain(index)
+    with Retriever.from_pretrained(name, encoder=encoder) as retriever:
+        hits = retriever.search(query, k, mode=mode.value if mode else None, filter=where, group=not passages)
+    if as_json:
+        print_json([hit_json(hit) for hit in hits])
+    elif is_terminal():
+        print_hits(hits)
+    else:
+        for hit in hits:
+            typer.echo(
+                f"{hit.rank}\t{hit.score:.4f}\t{hit.id}\t{clean(hit.document.title)}\t{clean(hit.passage)}"
+            )
+
+
+def _explain(index: str) -> str:
+    from cmbert_retrieval.indexes.manifest import read_manifest
+
+    read_manifest(Path(index))  # says that there is none, or that a build is unfinished
+    return index
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """Return a hit as JSON values, with the metadata but not the whole text of its document."""
+    return {
+        "rank": hit.rank,
+        "score": round(hit.score, 6),
+        "id": hit.id,
+        "title": hit.document.title,
+        "passage": hit.passage,
+        "offsets": hit.offsets,
+        "citation": hit.citation,
+        "signals": {name: round(value, 6) for name, value in hit.signals.items()},
+        "metadata": {key: value for key, value in hit.document.metadata.items() if key != "references"},
+    }
+
+
+def print_hits(hits: list[Hit]) -> None:
+    """Show hits on a terminal: rank, score and title; an excerpt; the citation."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console()
+    if not hits:
+        console.print("nothing found")
+    for hit in hits:
+        title = Text(f"{hit.rank:>2}  ", style="dim")
+        title.append(clean(hit.document.title) or hit.id, style="bold")
+        title.append(f"  {hit.score:.3f}", style="cyan")
+        if hit.document.metadata.get("is_retracted"):
+            title.append("  RETRACTED", style="bold red")
+        console.print(title)
+        excerpt = clean(hit.passage)
+        cut = excerpt if len(excerpt) <= EXCERPT else excerpt[:EXCERPT].rsplit(" ", 1)[0] + " ..."
+        if cut != clean(hit.document.title):
+            console.print(Padding(Text(cut), (0, 0, 0, 4)))
+        console.print(Padding(Text(clean(hit.citation), style="dim"), (0, 0, 1, 4)))

@@ -1,0 +1,180 @@
+"""Codes from what people write: a code or the beginning of one, or a phrase."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+from cmbert_retrieval.codes.tree import code_from_document, extend
+from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.types import Code, Document
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.indexes.filters import Condition, Filter
+    from cmbert_retrieval.retriever import Filters, Retriever
+
+# "I21.4", "i214", "S72.001A", "E11.-", "E1*"; the mark at the end says that all below is meant.
+_CODE = re.compile(r"\s*([A-Z][0-9A-Z])([0-9A-Z]?)(?:\.?([0-9A-Z]{1,4})|\.)?(-|\*)?\s*", re.IGNORECASE)
+_LAST_OF_CATEGORY = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeHit:
+    """One answer of a look-up.
+
+    Attributes:
+        rank: 1 is the best.
+        score: higher is better; 1.0 for what was asked for by code.
+        code: the entry.
+        matched: the text that matched best: a title, another name, or the code as it was typed.
+        seventh: the seventh character that was typed with the code, or "".
+    """
+
+    rank: int
+    score: float
+    code: Code
+    matched: str
+    seventh: str = ""
+
+    @property
+    def full_code(self) -> str:
+        """The code with the seventh character that was typed."""
+        return extend(self.code.code, self.seventh) if self.seventh else self.code.code
+
+
+class CodeSearcher:
+    """Looks codes up in an index of codes. One searcher serves any number of threads."""
+
+    def __init__(self, retriever: Retriever) -> None:
+        """Wrap an open index of codes, which the caller closes."""
+        self.retriever = retriever
+
+    def get(self, code: str) -> Code | None:
+        """Return a code as it is written in any of the usual ways (``I21.4``, ``i214``), or None.
+
+        A code with its seventh character (``S72.001A``) gives the code that it extends.
+        """
+        found = self.resolve(code)
+        return found[0] if found else None
+
+    def resolve(self, text: str) -> tuple[Code, str] | None:
+        """Return the code that ``text`` names, with its seventh character or ""; None if it names none."""
+        match = _CODE.fullmatch(text)
+        if match is None or not match[2]:
+            return None
+        category, rest = (match[1] + match[2]).upper(), (match[3] or "").upper()
+        document = self.retriever.get(f"{category}.{rest}" if rest else category)
+        if document is not None:
+            return code_from_document(document), ""
+        if len(rest) != 4:
+            return None
+        # Seventh characters extend shorter codes too, with X in the places between.
+        character, shorter = rest[-1], rest[:-1]
+        while True:
+            document = self.retriever.get(f"{category}.{shorter}" if shorter else category)
+            if document is not None:
+                code = code_from_document(document)
+                return (code, character) if character in code.seventh and not code.children else None
+            if not shorter.endswith("X"):
+                return None
+            shorter = shorter[:-1]
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+        self, query: str, k: int = 10, *, mode: str | None = None, filter: Filters | None = None
+    ) -> list[CodeHit]: ...
+
+    @overload
+    def search(
+        self, query: Sequence[str], k: int = 10, *, mode: str | None = None, filter: Filters | None = None
+    ) -> list[list[CodeHit]]: ...
+
+    def search(
+        self,
+        query: str | Sequence[str],
+        k: int = 10,
+        *,
+        mode: str | None = None,
+        filter: Filters | None = None,
+    ) -> list[CodeHit] | list[list[CodeHit]]:
+        """Return the codes for a phrase, or for a code the code itself and what is below it.
+
+        Args:
+            query: what was written, or several such texts.
+            k: hits per text.
+            mode: how phrases are searched: ``hybrid``, ``dense`` or ``lexical``; None for the index's own.
+            filter: conditions on declared columns, as ``Retriever.search`` takes them.
+
+        Raises:
+            ConfigError: an unknown mode, an undeclared column, or ``k`` out of bounds.
+            IndexMismatchError: the index is none of codes.
+        """
+        from cmbert_retrieval.indexes.filters import parse_filter
+
+        if k < 1:
+            raise ConfigError(f"k is {k}; expected at least 1")
+        texts = [query] if isinstance(query, str) else list(query)
+        where = parse_filter(filter, self.retriever.manifest.columns)
+        answers = [self._named(text, k, where) for text in texts]
+        phrases = [number for number, named in enumerate(answers) if named is None]
+        if phrases:
+            found = self.retriever.search([texts[number] for number in phrases], k, mode=mode, filter=filter)
+            for number, hits in zip(phrases, found, strict=True):
+                answers[number] = [
+                    CodeHit(hit.rank, hit.score, code_from_document(hit.document), hit.passage)
+                    for hit in hits
+                ]
+        complete = [hits or [] for hits in answers]
+        return complete[0] if isinstance(query, str) else complete
+
+    def _named(self, text: str, k: int, where: Filter | None) -> list[CodeHit] | None:
+        """Return what ``text`` names as a code and what is below it, level by level; None for a phrase."""
+        match = _CODE.fullmatch(text)
+        if match is None:
+            return None
+        found = self.resolve(text)
+        if found is not None:
+            tops, seventh = [found[0].code], found[1]
+        elif match[4] and not match[2]:
+            tops, seventh = [match[1].upper() + last for last in _LAST_OF_CATEGORY], ""
+        else:
+            return None
+        passing = (document for document in self._walk(tops) if self._meets(document, where))
+        return [
+            CodeHit(rank, 1.0, code_from_document(document), text.strip(), seventh)
+            for rank, document in enumerate(itertools.islice(passing, k), start=1)
+        ]
+
+    def _walk(self, codes: list[str]) -> Iterator[Document]:
+        """Yield codes and all below them, the higher levels first."""
+        while codes:
+            level = [document for code in codes if (document := self.retriever.get(code)) is not None]
+            yield from level
+            codes = [child for document in level for child in code_from_document(document).children]
+
+    def _meets(self, document: Document, where: Filter | None) -> bool:
+        """Tell whether a document passes a filter, as the index would."""
+        if where is None:
+            return True
+        from cmbert_retrieval.indexes.columns import encode_all
+
+        stored: dict[int, list[Any]] = {}
+        for number, value, _ in encode_all(self.retriever.manifest.columns, document.metadata):
+            if value is not None:
+                stored.setdefault(number, []).append(value)
+        return all(_holds(condition, stored.get(condition.number, [])) for condition in where.conditions)
+
+
+def _holds(condition: Condition, values: list[Any]) -> bool:
+    if condition.operator == "exists":
+        return bool(values) == bool(condition.values[0])
+    if condition.operator in ("ne", "not_in"):
+        return not set(values) & set(condition.values)
+    if condition.operator in ("eq", "in"):
+        return bool(set(values) & set(condition.values))
+    compare = getattr(operator, condition.operator)
+    return any(compare(value, condition.values[0]) for value in values)

@@ -1,0 +1,112 @@
+"""BEIR folders: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/*.tsv``; each also gzipped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from cmbert_retrieval.corpora.files import MAX_BYTES, UnusableError, existing
+from cmbert_retrieval.corpora.jsonl import JsonlCorpus, parse_object, read_lines, valid_id
+from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.types import Qrels, Query
+
+
+class BeirCorpus(JsonlCorpus):
+    """The documents of a BEIR folder."""
+
+    reader = "beir"
+
+    def __init__(self, path: str | Path, *, max_bytes: int = MAX_BYTES) -> None:
+        """Open a corpus; nothing is read yet.
+
+        Args:
+            path: the folder.
+            max_bytes: lines longer than this are a problem.
+
+        Raises:
+            CorpusError: the folder or its ``corpus.jsonl`` is absent.
+        """
+        super().__init__(_member(path, "corpus.jsonl"), max_bytes=max_bytes)
+
+
+def read_queries(path: str | Path) -> Iterator[Query]:
+    """Yield the queries of a BEIR folder, or of a file in the format of its ``queries.jsonl``.
+
+    Raises:
+        CorpusError: the file is absent, or a line is no query; the message names file and line.
+    """
+    file = _member(path, "queries.jsonl")
+    for number, _, line in read_lines(file, max_bytes=MAX_BYTES):
+        try:
+            if line is None:
+                raise UnusableError("the line is too long")
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not line.strip():
+                continue
+            values = parse_object(line)
+            text = values.get("text")
+            if not isinstance(text, str):
+                raise UnusableError("no key 'text' with a string")
+            query = Query(valid_id(values.get("_id", values.get("id"))), text)
+        except UnusableError as error:
+            raise CorpusError(f"{file.name}:{number}: {error}") from None
+        yield query
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Return relevance grades: query id -> document id -> grade.
+
+    Reads BEIR's three columns under a header (separated by tabs or commas) and TREC's four (query, iteration,
+    document, grade; separated by white space).
+
+    Raises:
+        CorpusError: a line is neither, a grade is no whole number, or a pair is judged twice and differently.
+    """
+    file = existing(path)
+    if file.is_dir():
+        raise CorpusError(f"{path}: a folder, expected a qrels file (.tsv, .csv, .txt; also .gz)")
+    qrels: Qrels = {}
+    beir = False
+    separator: str | None = None
+    for number, _, line in read_lines(file, max_bytes=2**20):
+        try:
+            text = (line or b"").decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+        except UnicodeDecodeError:
+            raise CorpusError(f"{file.name}:{number}: invalid UTF-8") from None
+        if not text.strip():
+            continue
+        if number == 1 and text.lower().startswith("query"):
+            beir, separator = True, "\t" if "\t" in text else ","
+            continue
+        parts = [part.strip() for part in text.split(separator)]
+        if len(parts) != (3 if beir else 4):
+            expected = "query, document and grade" if beir else "TREC's query, iteration, document and grade"
+            raise CorpusError(f"{file.name}:{number}: {len(parts)} columns, expected {expected}")
+        query, document, grade = parts[0], parts[-2], _grade(parts[-1], f"{file.name}:{number}")
+        judged = qrels.setdefault(query, {})
+        if judged.setdefault(document, grade) != grade:
+            raise CorpusError(
+                f"{file.name}:{number}: this pair was judged differently before; keep one of the lines"
+            )
+    return qrels
+
+
+def _grade(text: str, place: str) -> int:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value.is_integer():
+        raise CorpusError(f"{place}: the grade is no whole number")
+    return int(value)
+
+
+def _member(path: str | Path, name: str) -> Path:
+    found = existing(path)
+    if found.is_file():
+        return found
+    for candidate in (found / name, found / f"{name}.gz"):
+        if candidate.is_file():
+            return candidate
+    raise CorpusError(f"{path}: no {name} or {name}.gz in this folder")
