@@ -31,6 +31,10 @@ class IndexLockedError(CmbertError):
     """Another process is writing to the index."""
 
 
+class StorageError(CmbertError, OSError):
+    """A file cannot be written: the disk is full, a limit was reached, or it is not ours to write."""
+
+
 class MissingExtraError(CmbertError, ImportError):
     """A feature needs an optional package. The message holds the pip command."""
 

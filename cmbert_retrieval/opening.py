@@ -36,17 +36,17 @@ def open_pretrained(
     cls: type[Retriever],
     name: str | Path,
     *,
-    index: str | Path | None,
-    encoder: str | Path | None,
-    revision: str | None,
-    cache_folder: str | Path | None,
-    local_files_only: bool,
-    encoder_options: Mapping[str, Any],
+    index: str | Path | None = None,
+    encoder: str | Path | None = None,
+    revision: str | None = None,
+    cache_folder: str | Path | None = None,
+    local_files_only: bool = False,
+    encoder_options: Mapping[str, Any] | None = None,
     notify: Notify | None = None,
 ) -> Retriever:
     """Open what ``Retriever.from_pretrained`` was asked for; see there."""
     hub = {"cache_folder": cache_folder, "local_files_only": local_files_only}
-    options = {**encoder_options, **hub}
+    options = {**(encoder_options or {}), **hub}
     if index is not None:
         if encoder is not None:
             raise ConfigError(

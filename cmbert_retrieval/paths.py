@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: ``$CMBERT_CACHE``, or ``~/.cache/cmbert``. Not created here."""
+    """Return the folder for what can be made again: ``$CMBERT_CACHE`` or ``~/.cache/cmbert``."""
     configured = os.environ.get("CMBERT_CACHE")
     if configured:
         return Path(configured).expanduser()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -12,34 +13,21 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from cmbert_retrieval.citation import cite
 from cmbert_retrieval.errors import ConfigError, IndexMismatchError
-from cmbert_retrieval.fusion import min_max, reciprocal_rank
-from cmbert_retrieval.indexes.filters import Filter, parse_filter
+from cmbert_retrieval.indexes.filters import parse_filter
 from cmbert_retrieval.indexes.manifest import Manifest, unpack_probes
-from cmbert_retrieval.indexes.reader import IndexReader, Ranked
+from cmbert_retrieval.indexes.ranking import FUSIONS, Candidates, find_candidates, fuse, strictly_decreasing
+from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.types import Document, Hit, Query, Run
 
 if TYPE_CHECKING:
     from cmbert_retrieval.encoders.base import Encoder
 
 MODES = ("hybrid", "dense", "lexical")
-FUSIONS = ("min-max", "rrf")
 MAX_K = 10_000
 
 Filters = Mapping[str, Any] | Sequence[str] | str
-
-
-class _Candidates:
-    """The best row of each document that one ranking found, by document id."""
-
-    def __init__(self, ranked: Ranked, parents: Mapping[int, str]) -> None:
-        self.scores: dict[str, float] = {}
-        self.rows: dict[str, int] = {}
-        for score, row in zip(ranked[0].tolist(), ranked[1].tolist(), strict=True):
-            id_ = parents[row]
-            if id_ not in self.scores:  # rows come by score: the first is the best
-                self.scores[id_] = score
-                self.rows[id_] = row
 
 
 class Retriever:
@@ -187,8 +175,8 @@ class Retriever:
 
     # --- search ---
 
-    @overload  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
-    def search(
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
         self, query: str, k: int = ..., *, mode: str | None = ..., filter: Filters | None = ...,
         group: bool = ..., fusion: str | None = ...,
     ) -> list[Hit]: ...  # fmt: skip
@@ -266,7 +254,7 @@ class Retriever:
         given: Filters | None,
         group: bool,
         fusion: str | None,
-    ) -> list[tuple[dict[str, float], dict[str, _Candidates]]]:
+    ) -> list[tuple[dict[str, float], dict[str, Candidates]]]:
         """Return, for each text, fused scores by id and the candidates of each signal."""
         settings = self.manifest.recipe["search"]
         mode = mode or settings["mode"]
@@ -287,12 +275,14 @@ class Retriever:
         weight = settings["dense_weight"]
         ranked = []
         for text, vector in zip(texts, vectors, strict=True):
-            parts: dict[str, _Candidates] = {}
+            parts: dict[str, Candidates] = {}
             if mode != "dense":
-                parts["lexical"] = self._candidates("lexical", text, vector, k, depth, where, group)
+                words = partial(self.reader.search_words, text, where=where)
+                parts["lexical"] = find_candidates(self.reader, words, k, depth=depth, group=group)
             if vector is not None:
-                parts["dense"] = self._candidates("dense", text, vector, k, depth, where, group)
-            ranked.append((self._fuse(parts, fusion, weight), parts))
+                nearest = partial(self.reader.search_vectors, vector, where=where)
+                parts["dense"] = find_candidates(self.reader, nearest, k, depth=depth, group=group)
+            ranked.append((fuse(parts, fusion, dense_weight=weight), parts))
         return ranked
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
@@ -304,48 +294,8 @@ class Retriever:
         blank = np.empty(0, dtype=np.float32)
         return [next(vectors) if text.strip() else blank for text in texts]
 
-    def _candidates(
-        self,
-        signal: str,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        k: int,
-        depth: int,
-        where: Filter | None,
-        group: bool,
-    ) -> _Candidates:
-        """Return the best ``depth`` rows, or more where they belong to fewer than ``k`` documents."""
-        wanted = depth
-        while True:
-            if signal == "lexical":
-                ranked = self.reader.search_words(text, wanted, where)
-            elif vector is None or not len(vector):
-                ranked = np.empty(0, np.float32), np.empty(0, np.int64)
-            else:
-                ranked = self.reader.search_vectors(vector, wanted, where)
-            rows = ranked[1]
-            if group:
-                candidates = _Candidates(ranked, self.reader.parents(rows))
-            else:
-                candidates = _Candidates(ranked, {row: str(row) for row in rows.tolist()})
-            if len(candidates.scores) >= k or len(rows) < wanted:
-                return candidates
-            wanted *= 2
-
-    def _fuse(self, parts: Mapping[str, _Candidates], fusion: str, dense_weight: float) -> dict[str, float]:
-        if len(parts) == 1:
-            (only,) = parts.values()
-            return dict(sorted(only.scores.items(), key=lambda item: (-item[1], item[0])))
-        rankings = [parts["lexical"].scores, parts["dense"].scores]
-        weights = [1 - dense_weight, dense_weight]
-        return (
-            min_max(rankings, weights=weights)
-            if fusion == "min-max"
-            else reciprocal_rank(rankings, weights=weights)
-        )
-
     def _hits(
-        self, scores: Mapping[str, float], parts: Mapping[str, _Candidates], k: int, group: bool
+        self, scores: Mapping[str, float], parts: Mapping[str, Candidates], k: int, group: bool
     ) -> list[Hit]:
         hits = []
         for rank, (id_, score) in enumerate(list(scores.items())[:k], start=1):
@@ -412,36 +362,3 @@ class Retriever:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def cite(document: Document) -> str:
-    """Return one line that names a document: authors, title, journal, year, identifiers."""
-    metadata = document.metadata
-    authors = metadata.get("authors") or []
-    who = f"{authors[0]} et al." if len(authors) > 1 else (authors[0] + "." if authors else "")
-    title = document.title.rstrip(".")
-    where = " ".join(str(part) for part in (metadata.get("journal"), metadata.get("year")) if part)
-    ids = [document.id]
-    if metadata.get("pmid") and f"pmid:{metadata['pmid']}" != document.id:
-        ids.append(f"PMID {metadata['pmid']}")
-    if metadata.get("doi"):
-        ids.append(f"doi:{metadata['doi']}")
-    retracted = "RETRACTED" if metadata.get("is_retracted") else ""
-    return " ".join(
-        part
-        for part in (retracted, who, title and f"{title}.", where and f"{where}.", ", ".join(ids))
-        if part
-    )
-
-
-def strictly_decreasing(scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the scores as float32 values that strictly decrease, changed as little as possible."""
-    decreasing: dict[str, float] = {}
-    last = np.float32(np.inf)
-    for id_, score in scores.items():
-        value = np.float32(score)
-        if value >= last:
-            value = np.nextafter(last, np.float32(-np.inf), dtype=np.float32)
-        decreasing[id_] = float(value)
-        last = value
-    return decreasing

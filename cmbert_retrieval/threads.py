@@ -21,7 +21,7 @@ def usable_cores() -> int:
 
 
 def thread_budget(threads: int | None = None) -> int:
-    """Return the number of threads for one library call: ``threads``, ``$CMBERT_THREADS`` or the usable cores.
+    """Return the threads for one library call: ``threads``, ``$CMBERT_THREADS`` or the usable cores.
 
     Raises:
         ConfigError: the number is not a positive integer.

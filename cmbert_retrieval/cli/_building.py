@@ -13,8 +13,6 @@ from cmbert_retrieval.cli._output import ProgressBar, print_json
 if TYPE_CHECKING:
     from cmbert_retrieval.indexes.report import Report
 
-LABELS = {"vectors": "vectors", "words": "words", "merge": "merging", "commit": "commit"}
-
 
 class BuildProgress:
     """Shows how far a build is. The rows to come are estimated from the documents read so far."""
@@ -25,16 +23,25 @@ class BuildProgress:
         self._read_documents = self._read_rows = 0
         self._bar = ProgressBar("encoding", unit="rows")
         self._words = ProgressBar("words", unit="rows")
-        self._phase = "rows"
+        self._drawn: ProgressBar | None = None  # nothing before there is something to tell
 
     def __enter__(self) -> BuildProgress:
-        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self._words if self._phase == "words" else self._bar).__exit__(kind, error, trace)
+        if self._drawn is not None:
+            self._drawn.__exit__(kind, error, trace)
+
+    def _draw(self, bar: ProgressBar) -> ProgressBar:
+        if self._drawn is not bar:
+            if self._drawn is not None:
+                self._drawn.expect(self._drawn.count)
+                self._drawn.__exit__(None, None, None)
+            bar.__enter__()
+            self._drawn = bar
+        return bar
 
     def __call__(self, phase: str, count: int) -> None:
         """Take what an ``IndexWriter`` tells."""
@@ -42,18 +49,13 @@ class BuildProgress:
             self._read_documents += count
             if self._documents:
                 left = max(self._documents / self._read_documents, 1.0)
-                self._bar.expect(round(self._read_rows * left))
+                self._draw(self._bar).expect(round(self._read_rows * left))
         elif phase == "read":
             self._read_rows += count
         elif phase == "rows":
-            self._bar(count)
+            self._draw(self._bar)(count)
         elif phase == "words":
-            if self._phase != "words":
-                self._bar.expect(self._bar.count)
-                self._bar.__exit__(None, None, None)
-                self._words.__enter__()
-                self._phase = "words"
-            self._words(count)
+            self._draw(self._words)(count)
 
 
 def split_source(source: str) -> tuple[str, str]:

@@ -239,5 +239,6 @@ def verify(
         )
     if not as_json:
         typer.echo(
-            f"{index}: {result.files:,} files and {result.rows:,} rows are as commit {result.commit} left them"
+            f"{index}: {result.files:,} files and {result.rows:,} rows are as commit "
+            f"{result.commit} left them"
         )

@@ -7,6 +7,7 @@ because the articles behind it would be missing without a word.
 from __future__ import annotations
 
 import gzip
+import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,6 +42,16 @@ class Member:
     name: str
     data: bytes | None = None
     problem: str | None = None
+
+
+class _ShortReads:
+    """Hands on what is unpacked so far; a full read would lose all of it where the data end too early."""
+
+    def __init__(self, stream: io.BufferedReader | gzip.GzipFile) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        return self._stream.read1(size)
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -86,11 +97,16 @@ def read_members(
     Raises:
         CorpusError: the archive is truncated or damaged; all members before that place have been yielded.
     """
-    number = 0
+    number = complete = 0
     try:
         with (
             _open(path) as stream,
-            tarfile.open(fileobj=stream, mode="r|", bufsize=2**18, tarinfo=_StrictTarInfo) as tar,
+            tarfile.open(
+                fileobj=cast("IO[bytes]", _ShortReads(stream)),
+                mode="r|",
+                bufsize=2**18,
+                tarinfo=_StrictTarInfo,
+            ) as tar,
         ):
             for info in tar:
                 number += 1
@@ -98,6 +114,7 @@ def read_members(
                 cast(Any, tar).members = []
                 if number > after and (member := _member(tar, info, number, suffixes, max_bytes)):
                     yield member
+                complete = number
             # Reading on to the end makes gzip compare its checksum.
             while stream.read(2**20):
                 pass
@@ -109,14 +126,14 @@ def read_members(
         else:
             reason = "the compressed data end too early or are damaged"
         raise CorpusError(
-            f"{path.name}: truncated or damaged archive after {number} members ({reason}); fetch it again"
+            f"{path.name}: truncated or damaged archive after {complete} members ({reason}); fetch it again"
         ) from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
     if path.name.lower().endswith(".tar"):
         return path.open("rb")
-    return cast("IO[bytes]", gzip.open(path, "rb"))
+    return gzip.GzipFile(path)
 
 
 def _member(

@@ -166,8 +166,11 @@ class TextWalker:
             self._out.append(text + " ")
         elif text:
             self._prefix = text
+        if element.text:
+            self._out.append(element.text)
         for child in element:
             if child is label:
+                self._out.append(child.tail or "")
                 continue
             handler = _HANDLERS.get(child.tag)
             if handler is not None:

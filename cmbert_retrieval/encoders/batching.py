@@ -10,8 +10,8 @@ from cmbert_retrieval.errors import ConfigError
 def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Return the positions of texts in batches of at most ``batch_tokens`` tokens with their padding.
 
-    The longest come first: if memory does not suffice, that shows at once. A text longer than the budget is a batch
-    of its own. Equal lengths keep their order, so that equal input gives equal batches.
+    The longest come first: if memory does not suffice, that shows at once. A text longer than the budget is a
+    batch of its own. Equal lengths keep their order, so that equal input gives equal batches.
 
     Args:
         lengths: tokens of each text, as the model will see it.

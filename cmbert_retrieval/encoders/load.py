@@ -6,24 +6,128 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.encoders.onnx import DEFAULT_BATCH_TOKENS, OnnxEncoder
+from cmbert_retrieval.encoders.onnx import DEFAULT_BATCH_TOKENS, OnnxEncoder, is_onnx_folder
+from cmbert_retrieval.errors import ConfigError, EncoderError
+
+BACKENDS = ("auto", "onnx", "sentence_transformers")
 
 
 def load_encoder(
     name: str | Path | None = None,
     *,
+    backend: str = "auto",
+    device: str | None = None,
+    revision: str | None = None,
+    cache_folder: str | Path | None = None,
+    local_files_only: bool = False,
+    dtype: str = "auto",
+    attention: str = "auto",
+    batch_tokens: int | None = None,
     threads: int | None = None,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    max_tokens: int | None = None,
+    pooling: str | None = None,
     prompts: Mapping[str, str] | None = None,
+    max_tokens: int | None = None,
 ) -> Encoder:
-    """Open an encoder."""
-    assert name is not None
-    return OnnxEncoder(
-        name,
-        threads=threads,
+    """Open an encoder.
+
+    Args:
+        name: a folder, a hub id, or None (``default``) for all-MiniLM-L6-v2.
+        backend: ``onnx`` runs an export on the CPU without torch, ``sentence_transformers`` runs any model;
+            ``auto`` takes the export where there is one and nothing was asked for that only torch has.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that the backend has.
+        revision: of a hub id: branch, tag or commit.
+        cache_folder: where hub downloads go; the hub's own cache when None.
+        local_files_only: fetch nothing.
+        dtype: ``int8`` or ``float32`` for ``onnx``; ``float32``, ``bfloat16`` or ``float16`` for
+            ``sentence_transformers``; ``auto`` is the fastest that is there.
+        attention: ``sdpa``, ``eager`` or ``flash_attention_2``, for ``sentence_transformers``.
+        batch_tokens: tokens of a batch, with padding; None takes what was measured to be good.
+        threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores.
+        pooling: another pooling than the model's, for ``sentence_transformers``.
+        prompts: ``query`` and ``document`` prompts instead of the model's.
+        max_tokens: truncate elsewhere than the model says.
+
+    Raises:
+        ConfigError: an argument has an unknown value.
+        EncoderError: there is no such model, it cannot be loaded, or what was asked for by name is not there.
+        MissingExtraError: an optional package is needed.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    # What was asked for by name decides the backend: an export has its pooling built in, and runs on the CPU
+    # only.
+    needs_torch = (
+        (device is not None and device != "cpu")
+        or pooling is not None
+        or attention != "auto"
+        or dtype in ("bfloat16", "float16")
+    )
+    if backend == "onnx" and needs_torch:
+        raise EncoderError(
+            f"backend 'onnx' was asked for with device={device!r}, dtype={dtype!r}, attention={attention!r}, "
+            f"pooling={pooling!r}; expected the CPU, int8 or float32 and the exported pooling. "
+            "Leave these out, or take backend 'sentence_transformers'"
+        )
+    wanted = "sentence_transformers" if needs_torch else backend
+    folder, label, commit, source = _locate(
+        name, backend=wanted, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only
+    )
+    if wanted == "onnx" or (wanted == "auto" and is_onnx_folder(folder)):
+        return OnnxEncoder(
+            folder,
+            dtype=dtype,
+            batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS,
+            threads=threads,
+            max_tokens=max_tokens,
+            prompts=prompts,
+            revision=commit,
+            source=source,
+        )
+    from cmbert_retrieval.encoders.sentence_transformers import SentenceTransformersEncoder
+
+    return SentenceTransformersEncoder(
+        folder,
+        device=device,
+        dtype=dtype,
+        attention=attention,
         batch_tokens=batch_tokens,
+        threads=threads,
+        pooling=pooling,
         max_tokens=max_tokens,
         prompts=prompts,
-        source=str(name),
+        name=label,
+        revision=commit,
+        source=source,
     )
+
+
+def _locate(
+    name: str | Path | None,
+    *,
+    backend: str,
+    revision: str | None,
+    cache_folder: str | Path | None,
+    local_files_only: bool,
+) -> tuple[Path, str | None, str, str]:
+    """Return the folder, the name to show (None: the folder's own), the hub commit, and what to remember."""
+    from cmbert_retrieval.encoders.default import DEFAULT_NAME, default_encoder_folder
+
+    if name is None or str(name) in ("default", DEFAULT_NAME):
+        if revision is not None:
+            raise ConfigError(
+                f"revision is {revision!r}; expected none for {DEFAULT_NAME}, which comes in a package"
+            )
+        return default_encoder_folder(), DEFAULT_NAME, "", DEFAULT_NAME
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ConfigError(f"revision is {revision!r}; expected none for a folder ({path})")
+        return path, None, "", str(name)
+    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise EncoderError(f"{path}: no such folder; expected an encoder's folder, 'default' or a hub id")
+    from cmbert_retrieval.encoders.hub import fetch_encoder
+
+    found, commit = fetch_encoder(
+        name, backend=backend, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only
+    )
+    return found, name, commit, name

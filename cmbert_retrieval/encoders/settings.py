@@ -22,6 +22,10 @@ _LEGACY_POOLING = {
 }
 
 
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
+"""Architectures that count positions from behind the padding token's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
     """How token states become a vector.
@@ -32,6 +36,7 @@ class EncoderSettings:
         dim: length of a vector.
         prompts: ``query`` and ``document`` -> text put in front.
         normalized: whether vectors get unit length.
+        longest: tokens that the model has positions for; ``max_tokens`` can be raised up to it.
         trained: whether the folder has pooling settings. Without them it was hardly trained for retrieval.
     """
 
@@ -40,6 +45,7 @@ class EncoderSettings:
     dim: int
     prompts: Mapping[str, str] = field(default_factory=dict)
     normalized: bool = True
+    longest: int = DEFAULT_MAX_TOKENS
     trained: bool = True
 
 
@@ -65,7 +71,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def module_paths(folder: Path) -> list[tuple[str, Path]]:
-    """Return (class name, folder) of each sentence-transformers module, in order; none for a plain checkpoint."""
+    """Return class name and folder of each sentence-transformers module; none for a plain checkpoint."""
     listed = folder / "modules.json"
     if not listed.is_file():
         return []
@@ -92,8 +98,8 @@ def read_prompts(values: Mapping[str, Any]) -> dict[str, str]:
 def read_settings(folder: Path) -> EncoderSettings:
     """Return the settings in a sentence-transformers folder or a plain checkpoint.
 
-    Vectors get unit length unless the folder declares the dot product as its similarity, so that inner products are
-    the similarity that the model was made for.
+    Vectors get unit length unless the folder declares the dot product as its similarity, so that inner
+    products are the similarity that the model was made for.
 
     Raises:
         EncoderError: no ``config.json``, or one that gives no vector length.
@@ -119,9 +125,11 @@ def read_settings(folder: Path) -> EncoderSettings:
         elif name == "Dense":
             dim = int(_optional_json(path / "config.json")["out_features"])
     truncate = sentence.get("truncate_dim")
+    max_tokens, longest = _read_lengths(transformer, config)
     return EncoderSettings(
         pooling=pooling,
-        max_tokens=_read_max_tokens(transformer, config),
+        max_tokens=max_tokens,
+        longest=longest,
         dim=min(dim, int(truncate)) if truncate else dim,
         prompts=read_prompts(sentence),
         normalized="Normalize" in names or sentence.get("similarity_fn_name") in (None, "cosine"),
@@ -136,12 +144,14 @@ def _read_pooling(config: Mapping[str, Any], hidden: int) -> tuple[str, int]:
     return "+".join(modes), int(size) * len(modes)
 
 
-def _read_max_tokens(transformer: Path, config: Mapping[str, Any]) -> int:
-    declared = _optional_json(transformer / "sentence_bert_config.json").get("max_seq_length")
-    if isinstance(declared, int):
-        return declared
+def _read_lengths(transformer: Path, config: Mapping[str, Any]) -> tuple[int, int]:
     tokenizer = _optional_json(transformer / "tokenizer_config.json").get("model_max_length")
     limits = [limit for limit in (tokenizer, config.get("max_position_embeddings")) if isinstance(limit, int)]
     # Tokenizers without a limit write a huge number.
     limits = [limit for limit in limits if 0 < limit < 1_000_000]
-    return min(limits, default=DEFAULT_MAX_TOKENS)
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and config.get("model_type") in _OFFSET_POSITIONS:
+        positions -= int(config.get("pad_token_id") or 0) + 1
+    declared = _optional_json(transformer / "sentence_bert_config.json").get("max_seq_length")
+    length = declared if isinstance(declared, int) else min(limits, default=DEFAULT_MAX_TOKENS)
+    return length, max(length, positions if isinstance(positions, int) else length)

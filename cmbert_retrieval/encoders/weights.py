@@ -1,6 +1,7 @@
 """The tensors of a checkpoint, read from its safetensors files with nothing but numpy.
 
-The base install has neither torch nor safetensors, and still has to know whether two folders hold the same model.
+The base install has neither torch nor safetensors, and still has to know whether two folders hold the same
+model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cmbert_retrieval.errors import EncoderError
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _CHUNK = 1 << 22
-"""Elements that are converted at a time, so that hashing needs little memory whatever the size of a tensor."""
+"""Elements that are converted at a time: hashing needs little memory, however large a tensor is."""
 
 _EMBEDDING_MARKS = ("shared.", "embeddings.", "embed_tokens.", "wte.")
 _HEADS = frozenset(
@@ -103,7 +104,8 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
     """Return all tensors of the transformer in ``folder``, from one file or from several shards.
 
     Raises:
-        EncoderError: there are no safetensors, only a pickle (which can run code when it is opened), or a broken file.
+        EncoderError: there are no safetensors, only a pickle (which can run code when it is opened), or a
+        broken file.
     """
     if (folder / "model.safetensors").is_file():
         return read_header(folder / "model.safetensors")
@@ -120,8 +122,10 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.ckpt") for path in folder.glob(pattern))
     if pickles:
         raise EncoderError(
-            f"{folder}: its weights are a pickle ({pickles[0]}), which can run code when it is opened; expected "
-            "model.safetensors. Convert it where you trust it: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            f"{folder}: its weights are a pickle ({pickles[0]}), which can run code when it is opened; "
+            "expected "
+            "model.safetensors. Convert it where you trust it: "
+            "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
     raise EncoderError(f"{folder}: no weights; expected model.safetensors")
 
@@ -129,8 +133,8 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
 def canonical_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Tell an encoder's own tensors from the heads beside it.
 
-    The same encoder is ``embeddings.x`` when it is saved alone, ``bert.embeddings.x`` or ``model.embeddings.x`` when it
-    is saved below a head.
+    The same encoder is ``embeddings.x`` when it is saved alone, ``bert.embeddings.x`` or
+    ``model.embeddings.x`` when it is saved below a head.
 
     Returns:
         canonical name -> name in the checkpoint, for the encoder; and the names of heads, sorted.
@@ -142,7 +146,8 @@ def canonical_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     for name in names:
         bare = name[len(prefix) :]
         inside = name.startswith(prefix)
-        # What looks like a layer is never taken for a head, wherever it stands: it has to be missed when it is unused.
+        # What looks like a layer is never taken for a head, wherever it stands: it has to be missed when it
+        # is unused.
         if inside and bare.split(".", 1)[0] not in _HEADS:
             encoder[_modern(bare)] = name
         elif _LAYER.search(name) and not (inside and bare.startswith("pooler.")):
@@ -169,10 +174,11 @@ def _modern(name: str) -> str:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Return the SHA-256 of the encoder's weights as float32: names, shapes and values, in the order of names.
+    """Return the SHA-256 of the encoder's weights as float32: sorted names, shapes, values.
 
-    The same for a model saved alone or below a head, in one file or many, and for whatever was exported from it. Heads
-    and integer buffers do not count; the weights of further modules (a projection behind the pooling) do.
+    The same for a model saved alone or below a head, in one file or many, and for whatever was exported from
+    it. Heads and integer buffers do not count; the weights of further modules (a projection behind the
+    pooling) do.
 
     Raises:
         EncoderError: there are no readable safetensors.
@@ -201,7 +207,7 @@ def hash_tensors(parts: Mapping[str, Tensor]) -> str:
     for name in sorted(parts):
         tensor = parts[name]
         if tensor.dtype not in _FLOATS and tensor.dtype != "BF16":
-            continue  # buffers of positions and the like: no weights, and not in every version of a checkpoint
+            continue  # buffers of positions: no weights, and not in every version of a checkpoint
         digest.update(json.dumps([name, list(tensor.shape)]).encode())
         for piece in tensor.values():
             digest.update(np.ascontiguousarray(piece).data)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,29 +13,19 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.errors import EncoderError, IndexMismatchError
+from cmbert_retrieval.errors import IndexMismatchError
 from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.columns import encode_all
 from cmbert_retrieval.indexes.report import Report
+from cmbert_retrieval.indexes.shards import Notify, Pending, ShardStore
 from cmbert_retrieval.indexes.storage import atomic_file, fsync_folder, remove_tree
-from cmbert_retrieval.indexes.vectors import shard_name, write_shard
 from cmbert_retrieval.types import Document
 
 PINS = "build.json"
-
-BUILD_TABLES = """
-CREATE TABLE dead (row INTEGER PRIMARY KEY);  -- rows, of any segment, that this build replaces
-CREATE TABLE kept (row INTEGER PRIMARY KEY, old INTEGER NOT NULL);  -- rows that take the vector of an old row
-CREATE TABLE finished (report TEXT NOT NULL);
-"""
+_SHOWN_DIFFERENCES = 3
 
 RowTexts = Callable[[Document], Sequence[tuple[int | None, int | None, str | None, str]]]
 """Document -> ``(start, end, entry, title)`` of each of its rows."""
-
-Notify = Callable[[str, int], None]
-"""Called with a phase and how many more are done: ``documents`` and ``read`` (rows) as they are read,
-``rows`` as they
-are stored and encoded, then ``vectors``, ``words``, ``merge`` and ``commit``."""
 
 
 class Base(Protocol):
@@ -73,16 +61,6 @@ class Plan:
     max_tokens: int | None
 
 
-@dataclass(slots=True)
-class _Pending:
-    documents: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    numbers: dict[str, list[int]] = field(default_factory=dict)  # id -> its documents among the above
-    rows: list[store.Row] = field(default_factory=list)
-    values: list[tuple[int, Any, int]] = field(default_factory=list)
-    dead: list[int] = field(default_factory=list)
-    kept: list[tuple[int, int]] = field(default_factory=list)
-
-
 class SegmentBuild:
     """A segment under construction in ``segments/N.building``."""
 
@@ -91,94 +69,45 @@ class SegmentBuild:
 
         Raises:
             IndexMismatchError: it was begun with another recipe, encoder, source or commit; the message names
-                which.
+                what differs.
         """
-        self._folder, self._plan, self._base = folder, plan, base
+        self._plan, self._base = plan, base
         self._strict, self._notify = strict, notify
-        self._pending = _Pending()
+        self._pending = Pending()
         self.report = Report()
         if folder.exists():
-            self._check_pins()
+            _check_pins(folder, plan.pins)
         else:
-            # Its name appears with its pins inside: a kill cannot leave a folder that nobody may resume.
-            fresh = folder.with_suffix(".new")
-            remove_tree(fresh)
-            fresh.mkdir(parents=True)
-            with atomic_file(fresh / PINS) as file:
-                file.write(json.dumps(plan.pins, indent=1, sort_keys=True).encode())
-            fresh.rename(folder)
-            fsync_folder(folder.parent)
+            _begin_folder(folder, plan.pins)
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
-        self._connection = self._open_database()
-
-    def _check_pins(self) -> None:
-        path = self._folder / PINS
-        try:
-            begun = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            begun = {}
-        different = [key for key in self._plan.pins if begun.get(key) != self._plan.pins[key]]
-        if different == ["commit"]:
-            raise IndexMismatchError(
-                f"{self._folder}: the index has changed since this addition was begun; "
-                "add --restart to begin it again"
-            )
-        if different:
-            raise IndexMismatchError(
-                f"{self._folder}: this build was begun with another {' and '.join(different)}; "
-                "repeat the first "
-                "command to finish it, or add --restart to throw away what it did"
-            )
-
-    def _open_database(self) -> sqlite3.Connection:
-        path = self._folder / store.DATABASE
-        connection = store.connect(path, writable=True)
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'finished'").fetchone():
-            connection.executescript(f"BEGIN; {store.TABLES} {BUILD_TABLES} COMMIT;")
-        return connection
+        self._shards = ShardStore(folder, plan.encoder, base, notify)
 
     def dead_rows(self) -> NDArray[np.int64]:
         """Return the rows, of any segment, that this build replaces."""
-        return np.array(
-            [row for (row,) in self._connection.execute("SELECT row FROM dead ORDER BY row")], np.int64
-        )
+        return self._shards.dead_rows()
 
     def size(self) -> tuple[int, int]:
         """Return how many rows and documents are stored."""
-        (rows,) = self._connection.execute("SELECT count(*) FROM rows").fetchone()
-        (documents,) = self._connection.execute("SELECT count(*) FROM documents").fetchone()
-        return rows, documents
+        return self._shards.size()
 
     def close(self) -> None:
         """Close the database."""
-        self._connection.close()
+        self._shards.close()
 
     def run(self, corpus: Corpus) -> None:
         """Read, store and encode what is missing, then mark the segment as finished."""
-        finished = self._connection.execute("SELECT report FROM finished").fetchone()
-        state = self._connection.execute(
-            "SELECT cursor, partial, end_row, counts FROM shards ORDER BY shard DESC LIMIT 1"
-        ).fetchone()
-        cursor: Cursor | None = None
-        partial, next_row = 0, self._plan.first_row
-        if state:
-            cursor = json.loads(state[0]) if state[0] else None
-            partial, next_row = state[1], state[2]
-            self.report = Report.from_json(json.loads(finished[0] if finished else state[3]))
-            self.report.encoded = 0  # counts this run alone
-            self._notify("read", next_row - self._plan.first_row)
-            self._notify("rows", next_row - self._plan.first_row)
+        done = self._shards.progress(self._plan.first_row)
+        self.report = done.report
+        rows = done.next_row - self._plan.first_row
+        if rows:
+            self._notify("read", rows)
+            self._notify("rows", rows)
             self._notify("documents", self.report.documents)
-        elif finished:
-            self.report = Report.from_json(json.loads(finished[0]))
-        self._encode_missing()
-        if not finished:
-            self._read(corpus, cursor, partial, next_row)
-            values = self.report.to_json()
-            self._connection.execute("INSERT INTO finished VALUES (?)", (json.dumps(values),))
-
-    # --- reading ---
+        self.report.encoded += self._shards.encode_missing()
+        if not done.finished:
+            self._read(corpus, done.cursor, done.partial, done.next_row)
+            self._shards.finish(self.report)
 
     def _read(self, corpus: Corpus, cursor: Cursor | None, partial: int, next_row: int) -> None:
         for record in corpus.records(after=cursor):
@@ -196,27 +125,29 @@ class SegmentBuild:
         """Return the document and its JSON texts, or None with the reason counted."""
         document = record.document
         if document is None:
-            self.report.note("skipped", str(record.problem), strict=self._strict)
+            self._note("skipped", str(record.problem))
             return None, "", ""
         try:
             metadata, sections = store.document_json(document)
             "\0".join((document.id, document.title, document.text, metadata, *document.entries)).encode()
         except UnicodeEncodeError:
-            self.report.note(
-                "skipped", f"{_shown(document.id)}: its text is not valid Unicode", strict=self._strict
-            )
+            self._note("skipped", f"{_shown(document.id)}: its text is not valid Unicode")
             return None, "", ""
         except (ValueError, TypeError) as error:
-            self.report.note("skipped", f"{_shown(document.id)}: {error}", strict=self._strict)
+            self._note("skipped", f"{_shown(document.id)}: {error}")
             return None, "", ""
         if not document.id or len(document.id.split()) != 1 or document.id != document.id.strip():
             problem = "an id with white space" if document.id.strip() else "an empty id"
-            self.report.note("skipped", f"{_shown(document.id)}: {problem}", strict=self._strict)
+            self._note("skipped", f"{_shown(document.id)}: {problem}")
             return None, "", ""
-        if not (document.title.strip() or document.text.strip() or any(e.strip() for e in document.entries)):
-            self.report.note("empty", document.id, strict=self._strict)
+        # Whatever passes here gets at least one row: a document of entries is found by nothing else.
+        if not any(part.strip() for part in document.entries or (document.title, document.text)):
+            self._note("empty", document.id)
             return None, "", ""
         return document, metadata, sections
+
+    def _note(self, kind: str, example: str) -> None:
+        self.report.note(kind, example, strict=self._strict)
 
     def _take(
         self,
@@ -234,10 +165,7 @@ class SegmentBuild:
         if old and old[0] == digest and not self._seen(document.id):
             self.report.unchanged += 1
             return next_row
-        if partial:
-            (number,) = self._connection.execute("SELECT max(document) FROM documents").fetchone()
-        else:
-            number = self._begin(document, stored, digest, old)
+        number = self._shards.last_document() if partial else self._begin(document, stored, digest, old)
         vectors_by_hash = {digest: row for row, digest in old[1].items()} if old else {}
         for place, (start, end, entry, title) in enumerate(spans):
             if place < partial:
@@ -247,7 +175,7 @@ class SegmentBuild:
             row = store.Row(next_row, number, place, start, end, entry, title, text)
             self._pending.rows.append(row)
             if vectors_by_hash and row.hash in vectors_by_hash:
-                self._pending.kept.append((next_row, vectors_by_hash[row.hash]))
+                self._pending.kept[next_row] = vectors_by_hash[row.hash]
             next_row += 1
             self.report.rows += 1
             self._notify("read", 1)
@@ -267,78 +195,36 @@ class SegmentBuild:
         """Put a document without its rows into the shard and retire what it replaces; return its number."""
         pending = self._pending
         if self._seen(document.id):
-            self.report.note("duplicates", document.id, strict=self._strict)
+            self._note("duplicates", document.id)
             self.report.documents -= 1
             pending.dead += self._rows_of_duplicate(document.id)
         elif old:
             self.report.replaced += 1
             pending.dead += old[1]
-        (last,) = self._connection.execute("SELECT coalesce(max(document), -1) FROM documents").fetchone()
-        number: int = 1 + max(last, next(reversed(pending.documents), -1))
+        number = 1 + max(self._shards.last_document(), next(reversed(pending.documents), -1))
         pending.documents[number] = (number, document.id, document.title, document.text, *stored, digest)
         pending.numbers.setdefault(document.id, []).append(number)
         for column, value, problem in encode_all(self._plan.columns, document.metadata):
             if problem:
-                self.report.note("unusable_values", f"{document.id}: {problem}", strict=self._strict)
+                self._note("unusable_values", f"{document.id}: {problem}")
             else:
                 pending.values.append((column, value, number))
         self.report.documents += 1
         return number
 
     def _seen(self, id: str) -> bool:
-        if id in self._pending.numbers:
-            return True
-        return bool(self._connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,)).fetchone())
+        return id in self._pending.numbers or self._shards.holds(id)
 
     def _rows_of_duplicate(self, id: str) -> list[int]:
         numbers = self._pending.numbers.get(id, [])
-        rows = [row.row for row in self._pending.rows if row.document in numbers]
-        found = self._connection.execute(
-            "SELECT row FROM rows JOIN documents USING (document) WHERE id = ?", (id,)
-        )
-        return rows + [row for (row,) in found]
-
-    # --- writing ---
+        return [row.row for row in self._pending.rows if row.document in numbers] + self._shards.rows_of(id)
 
     def _flush(self, cursor: Cursor | None, partial: int) -> None:
-        """Commit the pending rows as one shard, then encode it."""
-        pending, self._pending = self._pending, _Pending()
-        if not pending.rows:
-            return
-        self._count_truncated(pending.rows)
-        connection = self._connection
-        (shard,) = connection.execute("SELECT count(*) FROM shards").fetchone()
-        first, end = pending.rows[0].row, pending.rows[-1].row + 1
-        source = str((cursor or {}).get("file", ""))
-        counts = json.dumps(self.report.to_json())
-        with closing(connection.cursor()) as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
-            try:
-                store.insert_documents(connection, pending.documents.values())
-                store.insert_rows(connection, pending.rows)
-                connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?)", pending.values)
-                connection.executemany(
-                    "INSERT OR IGNORE INTO dead VALUES (?)", ((row,) for row in pending.dead)
-                )
-                connection.executemany("INSERT INTO kept VALUES (?, ?)", pending.kept)
-                transaction.execute(
-                    "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        shard,
-                        first,
-                        end,
-                        source,
-                        json.dumps(cursor) if cursor is not None else None,
-                        partial,
-                        counts,
-                    ),
-                )
-                transaction.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    transaction.execute("ROLLBACK")
-                raise
-        self._encode(shard, pending.rows, dict(pending.kept))
+        """Store and encode the pending rows as one shard."""
+        pending, self._pending = self._pending, Pending()
+        if pending.rows:
+            self._count_truncated(pending.rows)
+            self._shards.store(pending, cursor, partial, self.report)
 
     def _count_truncated(self, rows: Sequence[store.Row]) -> None:
         limit, encoder = self._plan.max_tokens, self._plan.encoder
@@ -346,69 +232,57 @@ class SegmentBuild:
             return
         for row, tokens in zip(rows, encoder.count_tokens([row.text for row in rows]), strict=True):
             if tokens > limit:
-                self.report.note("truncated", f"row {row.row} of {tokens} tokens", strict=self._strict)
-
-    def _encode_missing(self) -> None:
-        """Encode the shard that a killed run had stored but not encoded."""
-        if self._plan.encoder is None:
-            return
-        for shard, first, end in self._connection.execute(
-            "SELECT shard, first_row, end_row FROM shards"
-        ).fetchall():
-            if not (self._folder / shard_name(shard)).exists():
-                kept = self._connection.execute(
-                    "SELECT row, old FROM kept WHERE row >= ? AND row < ?", (first, end)
-                )
-                self._encode(shard, list(self._stored_rows(first, end)), dict(kept.fetchall()))
-
-    def _stored_rows(self, first: int, end: int) -> Iterator[store.Row]:
-        with closing(store.DocumentStore(self._folder / store.DATABASE)) as documents:
-            yield from documents.read_rows("row >= ? AND row < ?", (first, end))
-
-    def _encode(self, shard: int, rows: Sequence[store.Row], kept: dict[int, int]) -> None:
-        encoder = self._plan.encoder
-        if encoder is None:
-            self._notify("rows", len(rows))
-            return
-        vectors = np.empty((len(rows), encoder.identity.dim), dtype=np.float32)
-        new = [place for place, row in enumerate(rows) if row.row not in kept]
-        if len(new) < len(rows) and self._base is not None:
-            old = [place for place, row in enumerate(rows) if row.row in kept]
-            wanted = np.array([kept[rows[place].row] for place in old], dtype=np.int64)
-            vectors[old] = self._base.vectors(wanted)
-            self.report.reused += len(old)
-            self._notify("rows", len(old))
-        if new:
-            texts = [rows[place].text for place in new]
-            encoded = encoder.encode_document(texts, progress=lambda count: self._notify("rows", count))
-            check_vectors(encoded, len(texts), encoder.identity.dim)
-            vectors[new] = encoded
-            self.report.encoded += len(new)
-        write_shard(self._folder / shard_name(shard), vectors)
+                self._note("truncated", f"row {row.row} of {tokens} tokens")
 
 
-def check_vectors(vectors: NDArray[np.float32], texts: int, dim: int) -> None:
-    """Refuse vectors that FAISS would take and never find.
+def _begin_folder(folder: Path, pins: Mapping[str, Any]) -> None:
+    # Its name appears with its pins inside: a kill cannot leave a folder that nobody may resume.
+    fresh = folder.with_suffix(".new")
+    remove_tree(fresh)
+    fresh.mkdir(parents=True)
+    with atomic_file(fresh / PINS) as file:
+        file.write(json.dumps(pins, indent=1, sort_keys=True).encode())
+    fresh.rename(folder)
+    fsync_folder(folder.parent)
 
-    Raises:
-        IndexMismatchError: another shape than ``[texts, dim]``.
-        EncoderError: a vector is not finite, or too large for float16.
-    """
-    if vectors.shape != (texts, dim):
+
+def _check_pins(folder: Path, pins: Mapping[str, Any]) -> None:
+    try:
+        begun = json.loads((folder / PINS).read_bytes())
+    except (OSError, ValueError) as error:
         raise IndexMismatchError(
-            f"the encoder gave vectors of shape {vectors.shape}, expected ({texts}, {dim})"
+            f"{folder / PINS} cannot be read ({type(error).__name__}), so nobody knows how this build was begun; "
+            "add --restart to begin it again"
+        ) from None
+    different = [key for key in pins if begun.get(key) != pins[key]]
+    if different == ["commit"]:
+        raise IndexMismatchError(
+            f"{folder}: the index has changed since this addition was begun; add --restart to begin it again"
         )
-    if not np.isfinite(vectors).all():
-        bad = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
-        raise EncoderError(
-            f"{bad} of {texts} vectors of shape {vectors.shape} hold NaN or infinite values; "
-            "this shard was not kept: look for overflow (try dtype=float32) or damaged weights"
-        )
-    if np.abs(vectors).max(initial=0.0) > np.finfo(np.float16).max:
-        raise EncoderError(
-            "vectors hold values over 65,504, which float16 cannot keep; use a normalised encoder"
+    if different:
+        what = " and ".join(_difference(key, begun.get(key), pins[key]) for key in different if key != "commit")
+        raise IndexMismatchError(
+            f"{folder}: this build was begun with another {what}; repeat the first command to finish it, "
+            "or add --restart to throw away what it did"
         )
 
 
-def _shown(id: str) -> str:
-    return repr(id[:60])
+def _difference(key: str, begun: Any, given: Any) -> str:
+    """Return the name of a pin, with the settings in it that differ where it has any."""
+    if not isinstance(begun, dict) or not isinstance(given, dict):
+        return key
+    before, now = _flat(begun), _flat(given)
+    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    parts = [f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in names[:_SHOWN_DIFFERENCES]]
+    more = len(names) - len(parts)
+    return f"{key} ({'; '.join(parts)}{f'; and {more} more' if more else ''})"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

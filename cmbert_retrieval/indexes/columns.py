@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from cmbert_retrieval.errors import ConfigError
 
@@ -13,7 +13,11 @@ TYPES = ("text", "integer", "number", "boolean", "date")
 MAX_TEXT_BYTES = 8192
 _INTEGERS = range(-(2**63), 2**63)
 
+Number = TypeVar("Number", int, float)
+
 Value = str | int | float
+COLLECTIONS = (list, tuple, set, frozenset)
+"""What holds several values of a document in one column, or several values of a filter."""
 
 
 def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
@@ -38,10 +42,12 @@ def encode_value(kind: str, value: Any) -> Value:
     Raises:
         ValueError: the value is not of the column's type. The message does not repeat it: it may be private.
     """
+    if hasattr(value, "item") and not getattr(value, "ndim", 0):
+        value = value.item()  # a numpy scalar
     if kind == "boolean":
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return int(value.lower() == "true")
-        if value is True or value is False or (isinstance(value, int) and value in (0, 1)):
+        if value is True or value is False or (type(value) is int and value in (0, 1)):
             return int(value)
         raise ValueError("not true or false")
     if isinstance(value, bool):
@@ -49,10 +55,7 @@ def encode_value(kind: str, value: Any) -> Value:
     if kind == "text":
         if not isinstance(value, str | int | float):
             raise ValueError(f"{type(value).__name__}, expected text")
-        text = str(value)
-        if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
-            raise ValueError(f"longer than {MAX_TEXT_BYTES} bytes")
-        return text
+        return _text(str(value))
     if kind == "date":
         return _day(value)
     if not isinstance(value, str | int | float):
@@ -60,14 +63,35 @@ def encode_value(kind: str, value: Any) -> Value:
     if kind == "integer":
         if isinstance(value, float) and not value.is_integer():
             raise ValueError("a fraction, expected integer")
-        number = int(value)
+        number = _converted(int, value)
         if number not in _INTEGERS:
             raise ValueError("does not fit 64 bits")
         return number
-    real = float(value)
+    real = _converted(float, value)
     if not math.isfinite(real):
         raise ValueError("not finite")
     return real + 0.0  # -0.0 becomes 0.0: tantivy would order the two
+
+
+def _text(text: str) -> str:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode") from None
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(f"longer than {MAX_TEXT_BYTES} bytes")
+    if "\0" in text:
+        raise ValueError("holds a NUL character")  # SQLite's JSON ends there
+    return text
+
+
+def _converted(convert: Callable[[Any], Number], value: str | int | float) -> Number:
+    try:
+        return convert(value)
+    except OverflowError:
+        raise ValueError("too large") from None
+    except ValueError:  # its message repeats the value
+        raise ValueError("text, expected a number") from None
 
 
 def _day(value: Any) -> int:
@@ -75,6 +99,8 @@ def _day(value: Any) -> int:
         return value.toordinal()
     if isinstance(value, str):
         try:
+            if value[10:11] not in ("", "T", "t", " "):
+                raise ValueError
             return datetime.date.fromisoformat(value[:10]).toordinal()
         except ValueError:
             raise ValueError("not a date like 2026-01-31") from None
@@ -92,8 +118,8 @@ def encode_all(
         values = metadata.get(name)
         if values is None:
             continue
-        for value in values if isinstance(values, list | tuple | set) else (values,):
+        for value in values if isinstance(values, COLLECTIONS) else (values,):
             try:
                 yield number, encode_value(kind, value), ""
-            except (ValueError, OverflowError) as error:
+            except ValueError as error:
                 yield number, None, f"column '{name}': {error}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.indexes.columns import Value, encode_value
+from cmbert_retrieval.indexes.columns import COLLECTIONS, Value, encode_value
 
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _OPERATORS = ("eq", "ne", "in", "not_in", *_COMPARISONS, "exists")
@@ -34,8 +34,7 @@ class Filter:
 
     A document with several values in a column meets ``eq``, ``in`` and the comparisons when one value does,
     ``ne`` and ``not_in`` when none is among those named. A document without a value meets only ``ne``,
-    ``not_in`` and
-    ``exists: false``.
+    ``not_in`` and ``exists: false``.
     """
 
     conditions: tuple[Condition, ...]
@@ -76,6 +75,9 @@ def parse_filter(
             one of them.
         columns: the index's declared columns, name -> type.
 
+    Returns:
+        The filter, or None when nothing is asked for.
+
     Raises:
         ConfigError: an undeclared column (those that are declared are named), an unknown operator, or a value
             of another type.
@@ -90,18 +92,21 @@ def parse_filter(
             if isinstance(wanted, Mapping):
                 items += [(name, operator, value) for operator, value in wanted.items()]
             else:
-                items.append((name, "in" if isinstance(wanted, list | tuple | set) else "eq", wanted))
-    else:
+                items.append((name, "in" if isinstance(wanted, COLLECTIONS) else "eq", wanted))
+    elif isinstance(given, Sequence):
         items = [_parse_expression(text) for text in given]
-    return (
-        Filter(tuple(_condition(name, operator, value, columns) for name, operator, value in items)) or None
-    )
+    else:
+        raise ConfigError(
+            f"filter: got a {type(given).__name__}; expected {{'year': {{'ge': 2020}}}} or 'year>=2020'"
+        )
+    conditions = tuple(_condition(name, operator, value, columns) for name, operator, value in items)
+    return Filter(conditions) if conditions else None
 
 
 def _parse_expression(text: str) -> tuple[str, str, Any]:
-    match = _EXPRESSION.fullmatch(text)
+    match = _EXPRESSION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ConfigError(f"filter '{text}': expected COLUMN=VALUE, or one of != > >= < <= in place of =")
+        raise ConfigError(f"filter {text!r}: expected COLUMN=VALUE, or one of != > >= < <= in place of =")
     name, symbol, value = match.groups()
     operator = _SYMBOLS[symbol]
     if operator in ("eq", "ne") and "," in value:
@@ -130,10 +135,10 @@ def _condition(name: str, operator: str, value: Any, columns: Mapping[str, str])
         values: list[Any] = [int(value)]
     else:
         several = operator in ("in", "not_in")
-        if several and not isinstance(value, list | tuple | set):
+        if several and not isinstance(value, COLLECTIONS):
             raise ConfigError(f"filter on '{name}': '{operator}' takes a list")
         try:
             values = [encode_value(kind, item) for item in (value if several else [value])]
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             raise ConfigError(f"filter on '{name}' ({kind}): {error}") from None
     return Condition(list(columns).index(name), kind, operator, tuple(values))

@@ -84,10 +84,12 @@ class IndexReader:
         """Return the nearest rows by inner product, at least ``k`` where so many match.
 
         Args:
-            query: ``[dim]``.
+            query: ``[dim]``; an empty vector stands for a query without meaning and finds nothing.
             k: how many; ties at the border come along.
             where: only rows whose documents pass.
         """
+        if not len(query):
+            return np.empty(0, np.float32), np.empty(0, np.int64)
         scores, rows = [], []
         for segment, mask in zip(self.segments, self._allowed(where), strict=True):
             if segment.nearest is None:

@@ -1,16 +1,33 @@
-"""Files that survive a power cut: write once, fsync, rename; and the hashes that prove it."""
+"""Files that survive a power cut: write once, fsync, rename; the hashes that prove it; and full disks."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-CHUNK = 1 << 20
+from cmbert_retrieval.errors import CmbertError, StorageError
+
+_SQLITE_WRITES = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+)
+_REASONS = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this process or file system allows (see: ulimit -f)",
+}
+_FULL = "the disk is full, or a limit on file sizes was reached"
 
 
 def fsync_file(path: Path) -> None:
@@ -36,19 +53,63 @@ def fsync_tree(path: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write; it appears under ``path`` at once, whole and durable, or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
+def writing(path: Path) -> Iterator[None]:
+    """Turn what libraries raise when they cannot write ``path``, or a file in it, into one error.
+
+    Raises:
+        StorageError: which file, why, and what to do. Other errors pass as they are.
+    """
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except CmbertError:
         raise
-    fsync_folder(path.parent)
+    except (OSError, sqlite3.OperationalError, ValueError, RuntimeError) as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise StorageError(
+            f"{path}: cannot be written: {reason}; the index is as it was: "
+            "make room, then run the same command again to go on"
+        ) from error
+
+
+def _reason(error: Exception) -> str | None:
+    """Return why a file could not be written, or None when that was not the trouble."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+            return _FULL
+        return str(error) if code in _SQLITE_WRITES else None
+    if isinstance(error, OSError):
+        if error.errno is None:  # NumPy: "96000 requested and 4096 written"
+            return _FULL
+        return _REASONS.get(error.errno) or os.strerror(error.errno).lower()
+    # tantivy raises ValueError and FAISS RuntimeError for everything, with the system's words inside.
+    found = re.search(r"os error (\d+)", str(error)) or re.search(r"code: (\d+), kind", str(error))
+    if found:
+        return _REASONS.get(int(found[1])) or os.strerror(int(found[1])).lower()
+    return _FULL if "write error" in str(error) else None
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write; it appears under ``path`` at once, whole and durable, or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
 
 
 def sha256_of(path: Path) -> str:
@@ -69,8 +130,32 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def files_below(root: Path, folder: Path) -> list[str]:
-    """Return the files below ``folder``, as sorted POSIX paths relative to ``root``."""
-    return sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Return the files below ``folder``, as sorted POSIX paths relative to ``root``.
+
+    A folder that disappears meanwhile is passed over.
+    """
+    found = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+    return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its missing parents, each durable."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        fsync_folder(folder.parent)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give files that a library made for their owner alone the permissions that the user's umask asks for.
+
+    Such a file is written anew: it may be shared with other folders by hard links.
+    """
+    for path in folder.iterdir():
+        if path.stat().st_mode & 0o077 == 0:
+            data = path.read_bytes()
+            with atomic_file(path) as file:
+                file.write(data)
 
 
 def remove_tree(path: Path) -> None:
@@ -79,3 +164,11 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def discard_tree(path: Path) -> None:
+    """Remove a folder that has a meaning by its name: a kill leaves it whole, or under a name without one."""
+    doomed = path.with_name(path.name + ".removed")
+    remove_tree(doomed)
+    path.rename(doomed)
+    remove_tree(doomed)

@@ -1,4 +1,4 @@
-"""What the tests of readers share: archives and articles made on the spot."""
+"""What the tests of readers share."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from pathlib import Path
 
 import pytest
 
-HEADER = "Article File,Article Citation,AccessionID,LastUpdated (YYYY-MM-DD HH:MM:SS),PMID,License,Retracted\n"
-
-
-def article(number: int, text: str = "Some words.", *, title: str = "A title", extra: str = "") -> bytes:
-    """Return the XML of a small article."""
-    return (
-        f'<article article-type="research-article"><front><article-meta><article-id pub-id-type="pmc">{number}'
-        f"</article-id><title-group><article-title>{title}</article-title></title-group>{extra}</article-meta>"
-        f"</front><body><p>{text}</p></body></article>"
-    ).encode()
+HEADER = (
+    "Article File,Article Citation,AccessionID,LastUpdated (YYYY-MM-DD HH:MM:SS),PMID,License,Retracted\n"
+)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from articles import article
 
 from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.corpora.pmc import PmcCorpus
 from cmbert_retrieval.errors import ConfigError, CorpusError
-from tests.corpora.conftest import article
 
 PMC = Path(__file__).parents[1] / "fixtures" / "pmc"
 
@@ -31,7 +31,9 @@ def assert_resumes_after_every_record(corpus: Corpus) -> None:
         assert list(corpus.records(record.cursor)) == records[index + 1 :]
 
 
-def test_the_cloud_layout_is_read_in_the_order_of_numbers_with_the_highest_version_of_each(tmp_path: Path) -> None:
+def test_the_cloud_layout_is_read_in_the_order_of_numbers_with_the_highest_version_of_each(
+    tmp_path: Path,
+) -> None:
     shutil.copytree(PMC, tmp_path / "pmc")
     (tmp_path / "pmc" / "PMC1000000.1").mkdir()
     (tmp_path / "pmc" / "PMC1000000.1" / "PMC1000000.1.xml").write_bytes(article(1000000))
@@ -83,7 +85,9 @@ def test_a_versioned_folder_without_xml_is_a_problem_and_reading_goes_on(tmp_pat
     assert str(records[1].problem).startswith("PMC900002.10/PMC900002.10.xml: cannot be opened (No such file")
 
 
-def test_an_archive_is_read_with_licences_and_retractions_of_its_file_list(make_archive: Callable[..., Path]) -> None:
+def test_an_archive_is_read_with_licences_and_retractions_of_its_file_list(
+    make_archive: Callable[..., Path],
+) -> None:
     path = make_archive(
         [("PMC000xxxxxx/PMC11.xml", article(11)), ("PMC000xxxxxx/PMC12.xml", article(12))],
         filelist="PMC000xxxxxx/PMC11.xml,A. 2001,PMC11,2024-01-01 00:00:00,555,CC BY-NC,no\n"
@@ -112,7 +116,9 @@ def test_an_article_in_two_archives_comes_twice_with_the_increment_last(
 def test_a_folder_may_hold_archives_versioned_folders_and_loose_files_at_once(
     make_archive: Callable[..., Path], tmp_path: Path
 ) -> None:
-    make_archive([("a/PMC11.xml", article(11)), ("a/notes.txt", b"not an article"), ("a/PMC12.nxml", article(12))])
+    make_archive(
+        [("a/PMC11.xml", article(11)), ("a/notes.txt", b"not an article"), ("a/PMC12.nxml", article(12))]
+    )
     shutil.copytree(PMC, tmp_path, dirs_exist_ok=True)
     (tmp_path / "b" / "deep").mkdir(parents=True)
     (tmp_path / "b" / "deep" / "PMC13.nxml").write_bytes(article(13))
@@ -123,7 +129,9 @@ def test_a_folder_may_hold_archives_versioned_folders_and_loose_files_at_once(
     assert_resumes_after_every_record(corpus)
 
 
-def test_reading_goes_on_behind_every_record_of_every_layout(make_archive: Callable[..., Path], tmp_path: Path) -> None:
+def test_reading_goes_on_behind_every_record_of_every_layout(
+    make_archive: Callable[..., Path], tmp_path: Path
+) -> None:
     archive = make_archive([(f"a/PMC{n}.xml", article(n) if n % 3 else b"<broken") for n in range(11, 20)])
     loose = tmp_path / "loose"
     loose.mkdir()
@@ -152,7 +160,7 @@ def test_resuming_in_an_archive_parses_nothing_again(
     [
         ('<article-id pub-id-type="pmc">PMC7</article-id>', "x.xml", "PMC7"),
         ('<article-id pub-id-type="pmcid">PMC7.2</article-id>', "x.xml", "PMC7"),
-        ('<article-id pub-id-type="pmid">5</article-id><article-id pub-id-type="doi">10.1/x</article-id>', "x.xml", "pmid:5"),
+        ('<article-id pub-id-type="doi">1/x</article-id><article-id pub-id-type="pmid">5</article-id>', "x.xml", "pmid:5"),
         ('<article-id pub-id-type="doi">10.1/x y</article-id>', "x.xml", "doi:10.1/xy"),
         ("", "my article.nxml", "my_article"),
         ("", "PMC99.3.xml", "PMC99"),
@@ -162,12 +170,14 @@ def test_resuming_in_an_archive_parses_nothing_again(
 def test_the_id_is_the_pmcid_else_pmid_else_doi_else_the_name(
     ids_xml: str, name: str, expected: str, tmp_path: Path
 ) -> None:
-    xml = f"<article><front><article-meta>{ids_xml}</article-meta></front><body><p>x</p></body></article>".encode()
+    xml = f"<article><front><article-meta>{ids_xml}</article-meta></front><body/></article>".encode()
     (tmp_path / name).write_bytes(gzip.compress(xml) if name.endswith(".gz") else xml)
     assert ids(PmcCorpus(tmp_path / name)) == [expected]
 
 
-def test_retracted_articles_and_other_licences_are_left_out_when_asked(caplog: pytest.LogCaptureFixture) -> None:
+def test_retracted_articles_and_other_licences_are_left_out_when_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert ids(PmcCorpus(PMC, include_retracted=False)) == ["PMC900001", "PMC900002"]
     with caplog.at_level(logging.INFO):
         assert ids(PmcCorpus(PMC, licenses=["CC-BY", "CC0"])) == ["PMC900001", "PMC900002"]

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from articles import article
 
 from cmbert_retrieval.corpora.base import Record
 from cmbert_retrieval.corpora.pmc import PmcCorpus
 from cmbert_retrieval.errors import CorpusError
-from tests.corpora.conftest import article
 
 SECRET = "Zebedee"
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
@@ -24,6 +24,10 @@ BOMB = f'<!DOCTYPE article [<!ENTITY l0 "ha">{LAUGHS}]>\n'
 
 def with_text(text: str, *, before: str = "") -> bytes:
     return before.encode() + article(5, f"{SECRET} {text}")
+
+
+def utf16(data: bytes) -> bytes:
+    return ('<?xml version="1.0" encoding="UTF-16"?>' + data.decode()).encode("utf-16")
 
 
 BROKEN = {
@@ -40,10 +44,17 @@ BROKEN = {
     "unknown encoding": (b'<?xml version="1.0" encoding="klingon"?>' + with_text("x"), "unknown encoding"),
     "nested too deeply": (with_text("<sec>" * 5000 + "</sec>" * 5000), "deeper than the parser allows"),
     "billion laughs": (with_text("&l9;", before=BOMB), "declares entities; refused"),
-    "billion laughs in an attribute": (with_text('<p id="&l9;">x</p>', before=BOMB), "declares entities; refused"),
+    "billion laughs in an attribute": (
+        with_text('<p id="&l9;">x</p>', before=BOMB),
+        "declares entities; refused",
+    ),
     "billion laughs in UTF-16": (
-        ('<?xml version="1.0" encoding="UTF-16"?>' + with_text("&l9;", before=BOMB).decode()).encode("utf-16"),
-        "refused",
+        utf16(with_text("&l9;", before=BOMB)),
+        "larger or deeper than the parser allows",
+    ),
+    "an entity in UTF-16": (
+        utf16(with_text("&x;", before='<!DOCTYPE article [<!ENTITY x "y">]>')),
+        "declares entities; refused",
     ),
     "external entity": (
         with_text("&x;", before='<!DOCTYPE article [<!ENTITY x SYSTEM "file:///etc/hostname">]>'),
@@ -53,7 +64,10 @@ BROKEN = {
         with_text("x", before='<!DOCTYPE article [<!ENTITY % x SYSTEM "http://127.0.0.1:9/x"> %x;]>'),
         "declares entities; refused",
     ),
-    "unknown named character": (with_text("&nosuch;", before='<!DOCTYPE article SYSTEM "x.dtd">'), "not known"),
+    "unknown named character": (
+        with_text("&nosuch;", before='<!DOCTYPE article SYSTEM "x.dtd">'),
+        "not known",
+    ),
     "another format": (b"<PubmedArticleSet/>", "root element is <PubmedArticleSet>, expected <article>"),
 }
 
@@ -90,7 +104,9 @@ def test_strictly_stops_at_the_first_problem(tmp_path: Path) -> None:
 
 
 def test_named_characters_of_the_jats_dtd_are_read_without_the_dtd(tmp_path: Path) -> None:
-    data = article(5, "a&nbsp;b <italic>&alpha;</italic>&beta;&mdash;c").replace(b"<article ", b"<article ", 1)
+    data = article(5, "a&nbsp;b <italic>&alpha;</italic>&beta;&mdash;c").replace(
+        b"<article ", b"<article ", 1
+    )
     (tmp_path / "a.nxml").write_bytes(b'<!DOCTYPE article PUBLIC "-//NLM//DTD" "archivearticle.dtd">' + data)
     (document,) = PmcCorpus(tmp_path).strictly()
     assert document.text == "a b \u03b1\u03b2\u2014c"
@@ -266,7 +282,9 @@ def test_an_article_without_text_is_a_document_without_text(tmp_path: Path) -> N
 
 
 def test_an_article_as_deep_as_the_parser_allows_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.xml").write_bytes(article(1, "<list><list-item>" * 115 + "deep" + "</list-item></list>" * 115))
+    (tmp_path / "a.xml").write_bytes(
+        article(1, "<list><list-item>" * 115 + "deep" + "</list-item></list>" * 115)
+    )
     (tmp_path / "b.xml").write_bytes(article(2, "<italic>" * 240 + "deep" + "</italic>" * 240))
     assert [document.text for document in PmcCorpus(tmp_path).strictly()] == ["deep", "deep"]
 

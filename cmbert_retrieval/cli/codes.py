@@ -1,0 +1,155 @@
+"""``cmbert codes``: find codes for what people write, and show a code in its tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cmbert_retrieval.cli._building import BuildProgress
+from cmbert_retrieval.cli._groups import falls_through_to
+from cmbert_retrieval.cli._output import print_json, print_table
+from cmbert_retrieval.cli.search import Mode
+from cmbert_retrieval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.codes import CodeHit, CodeSearcher
+    from cmbert_retrieval.types import Code
+
+app = typer.Typer(
+    cls=falls_through_to("search"),
+    no_args_is_help=True,
+    help="Find codes for what people write, look codes up, check them.",
+)
+
+SYSTEM = "icd10cm"
+
+IndexName = Annotated[
+    str, typer.Option("--index", help="The index of codes: a bundled recipe's name, a folder or a hub id.")
+]
+Encoder = Annotated[str | None, typer.Option(help="An encoder to build or open the index with.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def open_searcher(index: str = SYSTEM, encoder: str | None = None) -> Iterator[CodeSearcher]:
+    """Give a searcher over an index of codes; a bundled one is built first where it is not there yet."""
+    from cmbert_retrieval.codes import CodeSearcher
+    from cmbert_retrieval.opening import open_pretrained
+    from cmbert_retrieval.retriever import Retriever
+
+    with BuildProgress() as progress:
+        retriever = open_pretrained(Retriever, index, encoder=encoder, notify=progress)
+    with retriever:
+        yield CodeSearcher(retriever)
+
+
+@app.command()
+def search(
+    query: Annotated[
+        str, typer.Argument(help="A phrase, a code, or the beginning of one.", show_default=False)
+    ],
+    k: Annotated[int, typer.Option("-k", help="How many codes.")] = 10,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="By words and meaning, by meaning, by words. [default: the index's own]"),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", metavar="COLUMN=VALUE", help="chapter=9, billable=true, ... May be repeated."
+        ),
+    ] = None,
+    index: IndexName = SYSTEM,
+    encoder: Encoder = None,
+    as_json: Json = False,
+) -> None:
+    """Find codes. This is what 'cmbert codes "heart attack"' does."""
+    with open_searcher(index, encoder) as searcher:
+        hits = searcher.search(query, k, mode=mode.value if mode else None, filter=where)
+        release = searcher.retriever.manifest.recipe["name"]
+    if as_json:
+        print_json([hit_json(hit) for hit in hits])
+        return
+    print_codes(hits)
+    if not hits:
+        typer.echo(f"nothing found in {release}", err=True)
+
+
+def print_codes(hits: list[CodeHit]) -> None:
+    """Print codes with what matched, where that is not the title, and what a claim still needs."""
+    from cmbert_retrieval.cli._output import is_terminal
+
+    columns = ["code", "title", "found by", "on a claim", "score"]
+    rows = []
+    for hit in hits:
+        found_by = "" if hit.matched == hit.code.title else hit.matched
+        rows.append((hit.full_code, hit.code.title, found_by, _claim(hit), f"{hit.score:.3f}"))
+    print_table(columns, rows)
+    if hits and is_terminal():
+        releases = {(hit.code.system, hit.code.release) for hit in hits}
+        for system, release in sorted(releases):
+            typer.echo(
+                f"\n{system}, release {release}; more of a code: cmbert codes show {hits[0].full_code}"
+            )
+
+
+def _claim(hit: CodeHit) -> str:
+    code = hit.code
+    if code.billable or hit.seventh:
+        return "valid"
+    if code.children:
+        return f"choose below ({len(code.children)})"
+    return f"add {'/'.join(code.seventh)}" if code.seventh else "not valid"
+
+
+def hit_json(hit: CodeHit) -> dict[str, Any]:
+    """Return an answer as JSON values."""
+    return {
+        "rank": hit.rank,
+        "score": round(hit.score, 6),
+        "code": hit.full_code,
+        "title": hit.code.title,
+        "matched": hit.matched,
+        "billable": hit.code.billable or bool(hit.seventh),
+        "seventh": dict(hit.code.seventh),
+        "kind": hit.code.kind,
+        "chapter": hit.code.chapter,
+        "block": hit.code.block,
+        "parent": hit.code.parent,
+        "children": list(hit.code.children),
+        "system": hit.code.system,
+        "release": hit.code.release,
+    }
+
+
+@app.command()
+def show(
+    code: Annotated[
+        str, typer.Argument(help="A code, with or without its dot: I21.4, i214.", show_default=False)
+    ],
+    index: IndexName = SYSTEM,
+    encoder: Encoder = None,
+    as_json: Json = False,
+) -> None:
+    """Show a code in its tree: what is above and below it, its notes, and whether a claim may hold it."""
+    from cmbert_retrieval.codes import code_to_json, describe_code
+
+    with open_searcher(index, encoder) as searcher:
+        found = searcher.resolve(code)
+        if found is None:
+            raise ConfigError(
+                f"'{code[:60]}' is no code of this release; a code looks like I21.4; to search by words: "
+                'cmbert codes "heart attack"'
+            )
+        entry, seventh = found
+        if as_json:
+            print_json(_with_seventh(entry, seventh, code_to_json(entry)))
+        else:
+            typer.echo(describe_code(entry, lookup=searcher.get, seventh=seventh))
+
+
+def _with_seventh(entry: Code, seventh: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "seventh_character": seventh} if seventh else values

@@ -1,0 +1,70 @@
+"""``cmbert demo``: the main jobs on real data, in the order in which a newcomer would try them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmbert_retrieval.cli._building import BuildProgress, print_report, split_source
+from cmbert_retrieval.cli.codes import open_searcher, print_codes
+from cmbert_retrieval.cli.search import print_hits
+
+QUESTIONS = (
+    "heart attack",
+    "type 2 diabetes with kidney disease",
+    "broken hip",
+    "high blood pressure in pregnancy",
+    "rash after penicillin",
+)
+PMC_QUESTIONS = ("randomized trial of blood pressure treatment", "side effects in children")
+
+
+def demo(
+    pmc: Annotated[
+        Path | None, typer.Option(help="PMC articles to index as well: a folder, a tar.gz or an .xml file.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the index of the articles goes.")] = Path("demo-index"),
+    encoder: Annotated[str | None, typer.Option(help="Another encoder than the default one.")] = None,
+) -> None:
+    """Build the ICD-10-CM index and answer five questions; with --pmc, index and search articles too."""
+    with open_searcher(encoder=encoder) as searcher:
+        manifest = searcher.retriever.manifest
+        typer.echo(f"ICD-10-CM: {manifest.documents:,} codes, found by {manifest.rows:,} names\n")
+        for question in QUESTIONS:
+            typer.secho(question, bold=True)
+            print_codes(searcher.search(question, 5))
+            typer.echo()
+    if pmc is not None:
+        _articles(pmc, out, encoder)
+    typer.echo("What to type next (first: . .venv/bin/activate):\n")
+    typer.echo('  cmbert codes "sugar disease"           any phrase; codes work too: cmbert codes E11.2')
+    typer.echo("  cmbert codes show S72.0                a code in its tree, with its notes")
+    if pmc is None:
+        typer.echo("  make demo PMC=path                     the same with PMC articles of your own")
+        typer.echo("  cmbert index build --from pmc:PATH --out my-index")
+    else:
+        typer.echo(f'  cmbert search {out} "your question" --filter "year>=2010"')
+    typer.echo("  cmbert --help                          everything else")
+
+
+def _articles(pmc: Path, out: Path, encoder: str | None) -> None:
+    from cmbert_retrieval.config import IndexRecipe
+    from cmbert_retrieval.corpora import open_corpus
+    from cmbert_retrieval.encoders import load_encoder
+    from cmbert_retrieval.indexes.manifest import MANIFEST
+    from cmbert_retrieval.indexes.writer import IndexWriter
+    from cmbert_retrieval.retriever import Retriever
+
+    if not (out / MANIFEST).is_file():
+        reader, path = split_source(f"pmc:{pmc}")
+        corpus = open_corpus(reader, path)
+        with BuildProgress(corpus.total()) as progress, IndexWriter(out, notify=progress) as writer:
+            report = writer.build(corpus, IndexRecipe.for_corpus(reader, path), load_encoder(encoder))
+        print_report(report, out, as_json=False)
+    with Retriever.from_pretrained(out) as retriever:
+        typer.echo(f"{out}: {len(retriever):,} articles, {retriever.manifest.rows:,} passages\n")
+        for question in PMC_QUESTIONS:
+            typer.secho(question, bold=True)
+            print_hits(retriever.search(question, 3))

@@ -1,0 +1,260 @@
+"""Shards of a segment under construction: their rows in SQLite, then their vectors, each at once and durable."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmbert_retrieval.corpora.base import Cursor
+from cmbert_retrieval.encoders.base import Encoder
+from cmbert_retrieval.errors import EncoderError, IndexCorruptError, IndexMismatchError
+from cmbert_retrieval.indexes import documents as store
+from cmbert_retrieval.indexes.report import Report
+from cmbert_retrieval.indexes.storage import writing
+from cmbert_retrieval.indexes.vectors import shard_name, write_shard
+
+BUILD_TABLES = """
+CREATE TABLE dead (row INTEGER PRIMARY KEY);  -- rows, of any segment, that this build replaces
+CREATE TABLE kept (row INTEGER PRIMARY KEY, old INTEGER NOT NULL);  -- rows that take the vector of an old row
+CREATE TABLE finished (report TEXT NOT NULL);
+"""
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+Notify = Callable[[str, int], None]
+"""Called with a phase and how many more are done: ``documents`` and ``read`` (rows) as they are read, ``rows``
+as they are stored and encoded, then ``vectors``, ``words``, ``merge`` and ``commit``."""
+
+
+class VectorSource(Protocol):
+    """The commit before, as far as vectors are taken from it."""
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return the stored vectors of rows."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """What has been read and not yet been stored: less than a shard.
+
+    Attributes:
+        documents: number -> what SQLite stores of the document.
+        numbers: id -> numbers of its revisions among ``documents``.
+        rows: in order.
+        values: ``(column, value, document)``.
+        dead: rows that these documents replace.
+        kept: row -> old row with the same text, whose vector it takes.
+    """
+
+    documents: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    numbers: dict[str, list[int]] = field(default_factory=dict)
+    rows: list[store.Row] = field(default_factory=list)
+    values: list[tuple[int, Any, int]] = field(default_factory=list)
+    dead: list[int] = field(default_factory=list)
+    kept: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the stored shards reach.
+
+    Attributes:
+        cursor: behind the last whole document; None before the first.
+        partial: rows already stored of the document behind the cursor.
+        next_row: the number of the next row.
+        report: the counts up to here.
+        finished: whether nothing is left to be read.
+    """
+
+    cursor: Cursor | None
+    partial: int
+    next_row: int
+    report: Report
+    finished: bool
+
+
+class ShardStore:
+    """Database and vector files of one ``segments/N.building``. A shard is stored, then encoded."""
+
+    def __init__(self, folder: Path, encoder: Encoder | None, base: VectorSource | None, notify: Notify) -> None:
+        """Open the database in ``folder``, or begin it there.
+
+        Raises:
+            IndexCorruptError: what is there is damaged.
+            StorageError: it cannot be written.
+        """
+        self._folder, self._encoder, self._base, self._notify = folder, encoder, base, notify
+        with self._guarded():
+            # Opening it for writing also rolls back the transaction that a kill cut short.
+            self._connection = store.connect(folder / store.DATABASE, writable=True)
+            if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'finished'").fetchone():
+                self._connection.executescript(f"BEGIN; {store.TABLES} {BUILD_TABLES} COMMIT;")
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        path = self._folder / store.DATABASE
+        try:
+            with writing(path):
+                yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                raise
+            raise IndexCorruptError(
+                f"{path}: {error}; this unfinished build is damaged: add --restart to begin it again"
+            ) from None
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    # --- what there is ---
+
+    def progress(self, first_row: int) -> Progress:
+        """Return how far an earlier run came; ``first_row`` is where it began."""
+        with self._guarded():
+            finished = self._connection.execute("SELECT report FROM finished").fetchone()
+            last = self._connection.execute(
+                "SELECT cursor, partial, end_row, counts FROM shards ORDER BY shard DESC LIMIT 1"
+            ).fetchone()
+        cursor, partial, next_row, counts = last or (None, 0, first_row, None)
+        counts = finished[0] if finished else counts
+        report = Report.from_json(json.loads(counts)) if counts else Report()
+        report.encoded = 0  # counts the present run alone
+        return Progress(json.loads(cursor) if cursor else None, partial, next_row, report, finished is not None)
+
+    def dead_rows(self) -> NDArray[np.int64]:
+        """Return the rows, of any segment, that this build replaces."""
+        found = self._connection.execute("SELECT row FROM dead ORDER BY row")
+        return np.array([row for (row,) in found], np.int64)
+
+    def size(self) -> tuple[int, int]:
+        """Return how many rows and documents are stored."""
+        (rows,) = self._connection.execute("SELECT count(*) FROM rows").fetchone()
+        (documents,) = self._connection.execute("SELECT count(*) FROM documents").fetchone()
+        return rows, documents
+
+    def last_document(self) -> int:
+        """Return the highest document number, -1 when there is none."""
+        (last,) = self._connection.execute("SELECT coalesce(max(document), -1) FROM documents").fetchone()
+        return int(last)
+
+    def holds(self, id: str) -> bool:
+        """Tell whether a document with this id is stored."""
+        return bool(self._connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,)).fetchone())
+
+    def rows_of(self, id: str) -> list[int]:
+        """Return the stored rows of all revisions with this id."""
+        found = self._connection.execute(
+            "SELECT row FROM rows JOIN documents USING (document) WHERE id = ?", (id,)
+        )
+        return [row for (row,) in found]
+
+    # --- storing and encoding ---
+
+    def store(self, pending: Pending, cursor: Cursor | None, partial: int, report: Report) -> None:
+        """Commit the pending rows as one shard, then encode it.
+
+        Args:
+            pending: at least one row.
+            cursor: behind the last whole document.
+            partial: rows stored of the document behind it.
+            report: the counts so far, these rows included; what is encoded is counted in it.
+        """
+        report.reused += len(pending.kept)
+        first, end = pending.rows[0].row, pending.rows[-1].row + 1
+        source = str((cursor or {}).get("file", ""))
+        place = json.dumps(cursor) if cursor is not None else None
+        connection = self._connection
+        with self._guarded():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                (shard,) = connection.execute("SELECT count(*) FROM shards").fetchone()
+                store.insert_documents(connection, pending.documents.values())
+                store.insert_rows(connection, pending.rows)
+                connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?)", pending.values)
+                dead = ((row,) for row in pending.dead)
+                connection.executemany("INSERT OR IGNORE INTO dead VALUES (?)", dead)
+                connection.executemany("INSERT INTO kept VALUES (?, ?)", pending.kept.items())
+                connection.execute(
+                    "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (shard, first, end, source, place, partial, json.dumps(report.to_json())),
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        report.encoded += self._encode(shard, pending.rows, pending.kept)
+
+    def encode_missing(self) -> int:
+        """Encode the shard that a killed run had stored but not encoded; return how many rows that took."""
+        if self._encoder is None:
+            return 0
+        encoded = 0
+        with self._guarded():
+            shards = self._connection.execute("SELECT shard, first_row, end_row FROM shards").fetchall()
+        for shard, first, end in shards:
+            if not (self._folder / shard_name(shard)).exists():
+                kept = self._connection.execute(
+                    "SELECT row, old FROM kept WHERE row >= ? AND row < ?", (first, end)
+                )
+                with closing(store.DocumentStore(self._folder / store.DATABASE)) as documents:
+                    rows = list(documents.read_rows("row >= ? AND row < ?", (first, end)))
+                encoded += self._encode(shard, rows, dict(kept.fetchall()))
+        return encoded
+
+    def finish(self, report: Report) -> None:
+        """Note that nothing is left to be read."""
+        with self._guarded():
+            self._connection.execute("INSERT INTO finished VALUES (?)", (json.dumps(report.to_json()),))
+
+    def _encode(self, shard: int, rows: Sequence[store.Row], kept: dict[int, int]) -> int:
+        encoder = self._encoder
+        if encoder is None:
+            self._notify("rows", len(rows))
+            return 0
+        vectors = np.empty((len(rows), encoder.identity.dim), dtype=np.float32)
+        new = [place for place, row in enumerate(rows) if row.row not in kept]
+        if len(new) < len(rows) and self._base is not None:
+            old = [place for place, row in enumerate(rows) if row.row in kept]
+            wanted = np.array([kept[rows[place].row] for place in old], dtype=np.int64)
+            vectors[old] = self._base.vectors(wanted)
+            self._notify("rows", len(old))
+        if new:
+            texts = [rows[place].text for place in new]
+            encoded = encoder.encode_document(texts, progress=lambda count: self._notify("rows", count))
+            check_vectors(encoded, len(texts), encoder.identity.dim)
+            vectors[new] = encoded
+        write_shard(self._folder / shard_name(shard), vectors)
+        return len(new)
+
+
+def check_vectors(vectors: NDArray[np.float32], texts: int, dim: int) -> None:
+    """Refuse vectors that FAISS would take and never find.
+
+    Raises:
+        IndexMismatchError: another shape than ``[texts, dim]``.
+        EncoderError: a vector is not finite, or too large for float16.
+    """
+    if vectors.shape != (texts, dim):
+        raise IndexMismatchError(
+            f"the encoder gave vectors of shape {vectors.shape}, expected ({texts}, {dim})"
+        )
+    if not np.isfinite(vectors).all():
+        bad = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
+        raise EncoderError(
+            f"{bad} of {texts} vectors of shape {vectors.shape} hold NaN or infinite values; "
+            "this shard was not kept: look for overflow (try dtype=float32) or damaged weights"
+        )
+    if np.abs(vectors).max(initial=0.0) > np.finfo(np.float16).max:
+        raise EncoderError(
+            "vectors hold values over 65,504, which float16 cannot keep; use a normalised encoder"
+        )

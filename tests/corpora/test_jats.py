@@ -1,0 +1,210 @@
+"""What becomes of each element of an article."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmbert_retrieval.corpora.jats import Article, parse_article
+from cmbert_retrieval.corpora.pmc import PmcCorpus
+from cmbert_retrieval.types import Document
+
+PMC = Path(__file__).parents[1] / "fixtures" / "pmc"
+
+
+@pytest.fixture(scope="module")
+def rich() -> Document:
+    return next(iter(PmcCorpus(PMC / "PMC900001.1" / "PMC900001.1.xml")))
+
+
+def parsed(body: str, *, meta: str = "", rest: str = "") -> Article:
+    xml = f"""<article xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:mml="http://www.w3.org/1998/Math/MathML">
+    <front><article-meta>{meta}</article-meta></front><body>{body}</body>{rest}</article>"""
+    return parse_article(xml.encode())
+
+
+def texts(body: str, **parts: str) -> list[str]:
+    return [block.text for block in parsed(body, **parts).blocks]
+
+
+def of_kind(document: Document, kind: str) -> list[tuple[tuple[str, ...], str]]:
+    return [(s.path, document.text[s.start : s.end]) for s in document.sections if s.kind == kind]
+
+
+def test_the_metadata_of_an_article_are_read(rich: Document) -> None:
+    expected: dict[str, Any] = {
+        "pmcid": "PMC900001",
+        "pmid": "90000001",
+        "doi": "10.5555/jic.0001",
+        "version": 1,
+        "journal": "Journal of Invented Cardiology",
+        "year": 2018,
+        "type": "research-article",
+        "keywords": ["walking", "blood pressure"],
+        "license": "CC BY",
+        "is_retracted": False,
+        "authors": ["Feather AM", "The WALK Group"],
+        "source": "PMC900001.1.xml",
+        "omitted": ["decision-letter"],
+    }
+    assert {key: rich.metadata[key] for key in expected} == expected
+    assert set(rich.metadata) == {*expected, "references"}
+
+
+def test_the_title_has_its_subtitle_and_no_footnote_mark(rich: Document) -> None:
+    assert rich.title == "Nightly walking lowers systolic pressure: An invented trial"
+
+
+def test_references_are_metadata_and_not_text(rich: Document) -> None:
+    assert rich.metadata["references"] == [
+        {"id": "r1", "pmid": "80000001", "doi": "10.5555/s.1", "title": "On shoes", "year": 2001},
+        {"id": "r2", "title": "The book of socks", "year": 1999},
+    ]
+    assert "The book of socks" not in rich.text
+    assert "80000001" not in rich.text
+
+
+def test_all_abstracts_are_kept_the_main_one_first_with_its_labels_as_path(rich: Document) -> None:
+    assert of_kind(rich, "abstract") == [
+        (("Abstract", "Background"), "Blood pressure rises with age."),
+        (("Abstract", "Results"), "It fell by 7 mmHg (p < 0.05)."),
+        (("Teaser",), "Walking helps."),
+        (("Abstract (fr)",), "La marche aide."),
+    ]
+
+
+def test_paragraphs_stand_in_order_under_their_headings(rich: Document) -> None:
+    patients = ("Methods", "Patients & setting")
+    assert of_kind(rich, "paragraph") == [
+        (
+            ("Introduction",),
+            "Hypertension raises mortality [1,2] in all regions. "
+            "Counts above 10^9/L of CD4+ cells and CO2 were seen [1].",
+        ),
+        (("Introduction",), "See Figure 1 for the flow of patients."),
+        (("Introduction",), "a Not to scale."),
+        (patients, "We asked:"),
+        (patients, "1. adults;"),
+        (patients, "2. walkers."),
+        (patients, "Nobody refused."),
+        ((*patients, "Key point"), "Shoes matter."),
+        (("Methods", "Statistics"), "The mean was a/n and (1) x_i ≤ sqrt(n) was used."),
+        (("Methods", "Statistics"), "SBP: systolic blood pressure"),
+        (("Back matter", "Acknowledgements"), "We thank the shoes."),
+        (("Back matter", "Competing interests"), "None."),
+        (("Appendix A",), "More about shoes."),
+        (("A second talk",), "Stairs were climbed."),
+        (("Back matter", "Funding"), "Funded by the Invented Fund."),
+    ]
+
+
+def test_captions_and_tables_stand_behind_the_body_with_the_path_of_their_place(rich: Document) -> None:
+    assert of_kind(rich, "caption") == [
+        (("Introduction",), "Figure 1. Flow of patients. Forty were asked."),
+        (("Methods", "Statistics"), "Table 1. Baseline values"),
+        (("Methods", "Statistics"), "Means are given."),
+        ((), "Data S1. Raw step counts."),
+    ]
+    assert of_kind(rich, "table") == [
+        (("Methods", "Statistics"), "Table 1\n| Walk | Rest\nAge, years | 61 | 60"),
+    ]
+
+
+def test_a_peer_review_is_left_out_and_named(rich: Document) -> None:
+    assert "socks" not in rich.text
+    assert rich.metadata["omitted"] == ["decision-letter"]
+
+
+def test_sections_cover_the_text_with_a_blank_line_between(rich: Document) -> None:
+    place = 0
+    for section in rich.sections:
+        assert section.start == place
+        assert section.end > section.start
+        place = section.end + 2
+    assert place == len(rich.text) + 2
+    assert rich.text == "\n\n".join(rich.text[s.start : s.end] for s in rich.sections)
+
+
+@pytest.mark.parametrize(
+    ("xml", "expected"),
+    [
+        ("<p>a<bold>b</bold><italic>c</italic> d</p>", ["abc d"]),
+        ("<p>H<sub>2</sub>O and Ca<sup>2+</sup> and kg/m<sup>2</sup></p>", ["H2O and Ca2+ and kg/m2"]),
+        ("<p>10<sup>-3</sup> and 10<sup>3</sup></p>", ["10^-3 and 10^3"]),
+        ("<p>x\u00a0=\u20091\n  2</p>", ["x = 1 2"]),
+        ("<p>hyper\u00adtension\u200b</p>", ["hypertension"]),
+        ("<p><named-content content-type='gene'>TP53</named-content>-null</p>", ["TP53-null"]),
+        ("<p><nobody-knows>kept <deep>too</deep></nobody-knows>.</p>", ["kept too."]),
+        ("<p>see (<xref ref-type='bibr'>12</xref>).</p>", ["see (12)."]),
+        ("<p>see [<xref ref-type='bibr'>1</xref>-<xref ref-type='bibr'>3</xref>].</p>", ["see [1-3]."]),
+        ("<p>shown.<sup><xref ref-type='bibr'>1</xref></sup> Then</p>", ["shown. [1] Then"]),
+        ("<p>shown<xref ref-type='bibr'><sup>1</sup></xref></p>", ["shown [1]"]),
+        ("<p>by <xref ref-type='bibr'>Doe, 2001</xref></p>", ["by Doe, 2001"]),
+        ("<p>mail <email>a@b.c</email> <ext-link>http://x</ext-link></p>", ["mail a@b.c http://x"]),
+        ("<p>one</p><p>two</p>", ["one", "two"]),
+        ("<list><list-item>bare<p>one</p></list-item></list>", ["bare", "one"]),
+        ("<p>a<disp-quote><p>b</p></disp-quote>c</p>", ["a", "b", "c"]),
+        ("<p>a<boxed-text><p>b</p></boxed-text>c</p>", ["a", "b", "c"]),
+        ("stray<p>kept</p>words", ["stray", "kept", "words"]),
+        ("<p><name><surname>Doe</surname><given-names>J</given-names></name></p>", ["Doe J"]),
+        ("<p>x <!-- a comment --><?pi?>y</p>", ["x y"]),
+        ("<preformat>a\n  b</preformat>", ["a b"]),
+        ("<p><bold>a<list><list-item><p>b</p></list-item></list>c</bold>d</p>", ["a", "b", "cd"]),
+        ("<array><tbody><tr><td>1</td><td>2</td></tr></tbody></array>", ["1 | 2"]),
+        ("<p>a<inline-graphic/>b<graphic><alt-text>image</alt-text></graphic></p>", ["ab"]),
+        ("<statement><label>Theorem 1</label><p>It holds.</p></statement>", ["It holds."]),
+        ("<p>Click here for file</p><p>x</p>", ["x"]),
+        ("<p>a<fn><p>note <italic>one</italic></p></fn> b</p>", ["a b", "note one"]),
+    ],
+)  # fmt: skip
+def test_inline_words_are_not_torn_and_blocks_not_glued(xml: str, expected: list[str]) -> None:
+    assert texts(xml) == expected
+
+
+def test_nested_tables_lists_and_notes_in_cells_stay_in_their_cell() -> None:
+    cell = "<list><list-item><p>x</p></list-item><list-item><p>y</p></list-item></list><fn><p>z</p></fn>"
+    nested = "<table><tr><td>1</td><td>2</td></tr></table>"
+    table = f"<table-wrap><table><tr><td>{cell}</td><td>{nested}</td></tr></table></table-wrap>"
+    assert texts(table) == ["x y z | 1 | 2"]
+
+
+def test_a_formula_with_several_forms_is_taken_once() -> None:
+    math = "<mml:math><mml:msup><mml:mi>x</mml:mi><mml:mn>2</mml:mn></mml:msup></mml:math>"
+    tex = "<tex-math>y</tex-math>"
+    assert texts(f"<p>a <inline-formula><alternatives>{tex}{math}<graphic/></alternatives></inline-formula></p>") == ["a x^2"]  # fmt: skip
+    assert texts(f"<p>a <inline-formula>{tex}{math}</inline-formula></p>") == ["a x^2"]
+    assert texts(f"<disp-formula>{tex}</disp-formula>") == ["y"]
+
+
+def test_a_default_namespace_is_read_like_none() -> None:
+    xml = b'<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/"><body><sec><title>T</title><p>x</p></sec></body></article>'  # fmt: skip
+    (block,) = parse_article(xml).blocks
+    assert (block.text, block.path) == ("x", ("T",))
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected"),
+    [
+        ("<related-article related-article-type='retraction-forward'/>", True),
+        ("<title-group><article-title>RETRACTED: A study</article-title></title-group>", True),
+        ("<related-article related-article-type='retracted-article'/>", False),
+        ("<title-group><article-title>Retracted studies in review</article-title></title-group>", False),
+    ],
+)
+def test_a_retraction_is_seen_in_the_article_and_the_notice_itself_is_none(meta: str, expected: bool) -> None:
+    assert parsed("", meta=meta).metadata["is_retracted"] is expected
+
+
+def test_a_licence_is_read_from_address_or_prose() -> None:
+    by_nc = "<permissions><license><p>See http://creativecommons.org/licenses/by-nc/3.0</p></license></permissions>"
+    prose = "<permissions><license><license-p>Creative Commons Attribution Non-Commercial No Derivatives License</license-p></license></permissions>"  # fmt: skip
+    assert parsed("", meta=by_nc).metadata["license"] == "CC BY-NC"
+    assert parsed("", meta=prose).metadata["license"] == "CC BY-NC-ND"
+    assert "license" not in parsed("").metadata
+
+
+def test_unlabelled_back_matter_gets_a_heading() -> None:
+    (block,) = parsed("", rest="<back><fn-group><fn><p>None declared.</p></fn></fn-group></back>").blocks
+    assert block.path == ("Back matter", "Footnotes")

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cmbert_retrieval.encoders.agreement import compare_vectors
+from cmbert_retrieval.errors import ConfigError
+
+
+def test_equal_directions_agree_wholly_whatever_their_length() -> None:
+    vectors = np.random.default_rng(0).normal(size=(20, 8))
+    agreement = compare_vectors(vectors, vectors * 3)
+    assert agreement.min_cosine == pytest.approx(1)
+    assert agreement.rank_correlation == pytest.approx(1)
+
+
+def test_one_bad_text_shows_in_the_minimum() -> None:
+    vectors = np.eye(4)
+    other = vectors.copy()
+    other[2] = [0, 0, 0.6, 0.8]
+    agreement = compare_vectors(vectors, other)
+    assert agreement.min_cosine == pytest.approx(0.6)
+    assert agreement.mean_cosine == pytest.approx(0.9)
+
+
+def test_the_rank_correlation_is_that_of_scipy_with_ties() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(1)
+    first = generator.normal(size=(30, 4))
+    first[10:15] = first[5]
+    second = first + generator.normal(size=first.shape) * 0.5
+
+    def similarities(vectors: np.ndarray) -> np.ndarray:
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (unit @ unit.T)[np.triu_indices(30, k=1)]
+
+    expected = stats.spearmanr(similarities(first), similarities(second)).statistic
+    assert compare_vectors(first, second).rank_correlation == pytest.approx(expected, abs=1e-9)
+
+
+def test_vectors_of_other_shapes_cannot_be_compared() -> None:
+    with pytest.raises(ConfigError, match="expected equal ones"):
+        compare_vectors(np.zeros((4, 3)), np.zeros((4, 2)))

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmbert_retrieval.encoders.batching import length_sorted_batches
+from cmbert_retrieval.errors import ConfigError
+
+lengths = st.lists(st.integers(0, 300), max_size=80)
+
+
+@given(lengths, st.integers(1, 1000))
+def test_every_text_is_in_one_batch_and_no_batch_of_several_exceeds_the_budget(
+    found: list[int], budget: int
+) -> None:
+    batches = length_sorted_batches(found, budget)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(found)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(found[position] for position in batch) <= budget
+
+
+@given(lengths)
+def test_the_longest_come_first_and_equal_lengths_keep_their_order(found: list[int]) -> None:
+    order = [position for batch in length_sorted_batches(found, 256) for position in batch]
+    assert order == sorted(range(len(found)), key=lambda position: (-found[position], position))
+
+
+def test_a_budget_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="batch_tokens is 0"):
+        length_sorted_batches([1], 0)

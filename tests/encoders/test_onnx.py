@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmbert_retrieval.encoders import load_encoder
+from cmbert_retrieval.encoders.onnx import OnnxEncoder
+from cmbert_retrieval.errors import CmbertError, ConfigError, EncoderError
+
+TEXTS = [
+    "heart attack",
+    "",
+    "Type 2 diabetes mellitus with kidney disease",
+    "Fever, cough and shortness of breath for a week. " * 8,
+    "hip fracture",
+    "  \n\t ",
+    "Émile's naïve 5 µg/ml β-blocker ≥ 3× 💊",
+]
+
+
+@pytest.fixture
+def copy(tmp_path: Path, tiny_encoder_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_encoder_path, tmp_path / "copy"))
+
+
+def test_neither_torch_nor_transformers_is_imported(tiny_encoder_path: Path) -> None:
+    code = (
+        "import sys; from cmbert_retrieval.encoders import load_encoder\n"
+        "vectors = load_encoder(sys.argv[1]).encode_query(['heart attack'])\n"
+        "assert vectors.shape == (1, 32)\n"
+        "bad = {'torch', 'transformers', 'sentence_transformers', 'onnx', 'huggingface_hub'} & "
+        "set(sys.modules)\n"
+        "assert not bad, bad"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_encoder_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_vectors_are_float32_of_unit_length_in_the_order_of_the_texts(tiny_encoder_path: Path) -> None:
+    encoder = load_encoder(tiny_encoder_path)
+    vectors = encoder.encode_document(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(TEXTS), encoder.identity.dim)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        assert np.allclose(encoder.encode_query([text])[0], vector, atol=1e-5)
+
+
+def test_equal_calls_give_equal_bytes(tiny_encoder_path: Path) -> None:
+    one, two = (load_encoder(tiny_encoder_path, threads=2) for _ in range(2))
+    assert one.encode_document(TEXTS).tobytes() == two.encode_document(TEXTS).tobytes()
+
+
+def test_padding_and_batching_do_not_show_in_float32_vectors(tiny_encoder_path: Path) -> None:
+    whole = load_encoder(tiny_encoder_path, batch_tokens=100_000).encode_document(TEXTS)
+    single = load_encoder(tiny_encoder_path, batch_tokens=1).encode_document(TEXTS)
+    assert np.allclose(whole, single, atol=1e-5)
+
+
+def test_many_threads_share_an_encoder(tiny_encoder_path: Path) -> None:
+    encoder = load_encoder(tiny_encoder_path, threads=1)
+    expected = encoder.encode_document(TEXTS)
+    counts = encoder.count_tokens(TEXTS)
+    with ThreadPoolExecutor(8) as pool:
+        vectors = [pool.submit(encoder.encode_document, TEXTS) for _ in range(40)]
+        counted = [pool.submit(encoder.count_tokens, TEXTS) for _ in range(40)]
+    assert all(np.array_equal(future.result(), expected) for future in vectors)
+    assert all(future.result() == counts for future in counted)
+
+
+def test_no_texts_give_no_vectors(tiny_encoder_path: Path) -> None:
+    encoder = load_encoder(tiny_encoder_path)
+    assert encoder.encode_document([]).shape == (0, 32)
+    assert encoder.count_tokens([]) == []
+
+
+def test_a_single_string_is_refused_and_not_quoted(tiny_encoder_path: Path) -> None:
+    with pytest.raises(ConfigError, match="got one string") as caught:
+        load_encoder(tiny_encoder_path).encode_query("secret diagnosis")
+    assert "secret" not in str(caught.value)
+
+
+def test_long_texts_are_truncated_and_counted_in_full(tiny_encoder_path: Path) -> None:
+    encoder = load_encoder(tiny_encoder_path)
+    long, longer = "kidney " * 200, "kidney " * 200 + "heart " * 50
+    assert encoder.count_tokens([longer])[0] > encoder.count_tokens([long])[0] > encoder.identity.max_tokens
+    assert np.allclose(*encoder.encode_document([long, longer]), atol=1e-6)
+
+
+def test_special_tokens_and_prompts_are_not_counted(tiny_encoder_path: Path) -> None:
+    plain = load_encoder(tiny_encoder_path)
+    prompted = load_encoder(tiny_encoder_path, prompts={"document": "a long prompt: "})
+    assert plain.count_tokens([""]) == [0]
+    assert plain.count_tokens(TEXTS) == prompted.count_tokens(TEXTS)
+
+
+def test_prompts_are_put_in_front_of_their_own_side(tiny_encoder_path: Path) -> None:
+    plain = load_encoder(tiny_encoder_path)
+    prompted = load_encoder(tiny_encoder_path, prompts={"query": "query: "})
+    assert np.array_equal(prompted.encode_query(["fever"]), plain.encode_query(["query: fever"]))
+    assert np.array_equal(prompted.encode_document(["fever"]), plain.encode_document(["fever"]))
+    assert prompted.identity.prompts == {"query": "query: "}
+
+
+def test_the_length_can_be_changed_within_the_models_positions(tiny_encoder_path: Path) -> None:
+    shorter = load_encoder(tiny_encoder_path, max_tokens=8)
+    assert shorter.identity.max_tokens == 8
+    text = "Type 2 diabetes mellitus with kidney disease"
+    assert not np.allclose(shorter.encode_query([text]), load_encoder(tiny_encoder_path).encode_query([text]))
+    assert load_encoder(tiny_encoder_path, max_tokens=128).encode_query(["fever " * 200]).shape == (1, 32)
+    with pytest.raises(ConfigError, match="max_tokens is 129; expected 3 to 128"):
+        load_encoder(tiny_encoder_path, max_tokens=129)
+
+
+def test_progress_adds_up_to_the_number_of_texts(tiny_encoder_path: Path) -> None:
+    seen: list[int] = []
+    load_encoder(tiny_encoder_path, batch_tokens=64).encode_document(TEXTS, progress=seen.append)
+    assert len(seen) > 1
+    assert sum(seen) == len(TEXTS)
+
+
+def test_a_saved_encoder_is_the_same_encoder(tmp_path: Path, tiny_encoder_path: Path) -> None:
+    encoder = load_encoder(tiny_encoder_path)
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    again = load_encoder(tmp_path / "saved")
+    assert again.identity == encoder.identity
+    assert np.array_equal(again.encode_document(TEXTS), encoder.encode_document(TEXTS))
+    with pytest.raises(EncoderError, match="own folder"):
+        again.save_pretrained(str(tmp_path / "saved"))
+
+
+def test_a_dtype_that_was_not_exported_is_an_error_not_another_one(tiny_encoder_path: Path) -> None:
+    with pytest.raises(EncoderError, match="no graph in 'int8'; there is float32"):
+        load_encoder(tiny_encoder_path, dtype="int8")
+
+
+def test_a_cut_graph_is_an_error_naming_the_file(copy: Path) -> None:
+    graph = copy / "onnx" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:5000])
+    with pytest.raises(EncoderError, match=r"model\.onnx: onnxruntime cannot open it"):
+        load_encoder(copy)
+
+
+def test_a_missing_graph_is_an_error_naming_the_file(copy: Path) -> None:
+    (copy / "onnx" / "model.onnx").unlink()
+    with pytest.raises(EncoderError, match=r"model\.onnx: absent, though onnx/cmbert\.json names it"):
+        load_encoder(copy)
+
+
+def test_a_broken_tokenizer_is_an_error_naming_the_file(copy: Path) -> None:
+    (copy / "tokenizer.json").write_text("{}")
+    with pytest.raises(EncoderError, match=r"tokenizer\.json: cannot be opened"):
+        load_encoder(copy)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format": 99}, "written in format 99"),
+        ({"files": {"float32": "../model.onnx"}}, "not an export manifest"),
+        ({"files": ["model.onnx"]}, "not an export manifest"),
+        ({"identity": {"name": "x"}}, "not an export manifest"),
+        ({"pad_id": None}, "not an export manifest"),
+    ],
+)
+def test_a_manifest_that_cannot_be_trusted_is_refused(
+    copy: Path, change: dict[str, object], message: str
+) -> None:
+    path = copy / "onnx" / "cmbert.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(copy)
+
+
+def test_a_graph_of_another_width_is_refused_with_both_shapes(copy: Path) -> None:
+    path = copy / "onnx" / "cmbert.json"
+    manifest = json.loads(path.read_text())
+    manifest["identity"]["dim"] = 48
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(EncoderError, match=r"\(1, 32\), expected \(1, 48\)"):
+        load_encoder(copy).encode_query(["fever"])
+
+
+def test_a_folder_without_an_export_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="cmbert export"):
+        OnnxEncoder(tmp_path)
+
+
+def test_threads_come_from_the_environment_and_nonsense_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tiny_encoder_path: Path
+) -> None:
+    monkeypatch.setenv("CMBERT_THREADS", "many")
+    with pytest.raises(CmbertError, match="CMBERT_THREADS is 'many'"):
+        load_encoder(tiny_encoder_path)
+    load_encoder(tiny_encoder_path, threads=1)

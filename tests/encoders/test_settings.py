@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmbert_retrieval.encoders.settings import read_settings
+from cmbert_retrieval.errors import EncoderError
+
+
+def write(folder: Path, files: dict[str, Any]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+CONFIG = {"model_type": "bert", "hidden_size": 8, "max_position_embeddings": 512}
+MODULES = [
+    {"path": "", "type": "sentence_transformers.models.Transformer"},
+    {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+]
+
+
+def test_a_plain_checkpoint_gets_mean_pooling_and_is_called_untrained(tmp_path: Path) -> None:
+    settings = read_settings(write(tmp_path, {"config.json": CONFIG}))
+    assert (settings.pooling, settings.dim, settings.max_tokens, settings.trained) == ("mean", 8, 512, False)
+
+
+@pytest.mark.parametrize(
+    "pooling, expected",
+    [
+        (
+            {
+                "pooling_mode_cls_token": True,
+                "pooling_mode_mean_tokens": False,
+                "word_embedding_dimension": 8,
+            },
+            ("cls", 8),
+        ),
+        ({"pooling_mode": "lasttoken", "embedding_dimension": 8}, ("lasttoken", 8)),
+        ({"pooling_mode": ["mean", "max"], "embedding_dimension": 8}, ("mean+max", 16)),
+    ],
+)
+def test_old_and_new_pooling_settings_are_read(
+    tmp_path: Path, pooling: Any, expected: tuple[str, int]
+) -> None:
+    write(tmp_path, {"config.json": CONFIG, "modules.json": MODULES, "1_Pooling/config.json": pooling})
+    settings = read_settings(tmp_path)
+    assert (settings.pooling, settings.dim) == expected
+    assert settings.trained
+
+
+def test_the_length_is_the_declared_one_and_can_be_raised_to_the_positions(tmp_path: Path) -> None:
+    write(tmp_path, {"config.json": CONFIG, "sentence_bert_config.json": {"max_seq_length": 128}})
+    settings = read_settings(tmp_path)
+    assert (settings.max_tokens, settings.longest) == (128, 512)
+
+
+def test_an_unlimited_tokenizer_does_not_decide_the_length(tmp_path: Path) -> None:
+    write(tmp_path, {"config.json": CONFIG, "tokenizer_config.json": {"model_max_length": 10**30}})
+    assert read_settings(tmp_path).max_tokens == 512
+
+
+def test_roberta_has_two_positions_fewer_than_it_says(tmp_path: Path) -> None:
+    config = {**CONFIG, "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
+    write(tmp_path, {"config.json": config, "tokenizer_config.json": {"model_max_length": 512}})
+    assert read_settings(tmp_path).longest == 512
+
+
+@pytest.mark.parametrize(
+    "prompts, expected",
+    [
+        ({"query": "q: ", "document": "d: "}, {"query": "q: ", "document": "d: "}),
+        ({"query": "q: ", "passage": "p: "}, {"query": "q: ", "document": "p: "}),
+        ({"query": "", "document": ""}, {}),
+    ],
+)
+def test_prompts_are_found_under_their_names(tmp_path: Path, prompts: Any, expected: Any) -> None:
+    write(tmp_path, {"config.json": CONFIG, "config_sentence_transformers.json": {"prompts": prompts}})
+    assert read_settings(tmp_path).prompts == expected
+
+
+def test_only_a_declared_dot_product_keeps_the_lengths_of_vectors(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"config.json": CONFIG, "config_sentence_transformers.json": {"similarity_fn_name": "dot"}}
+    )
+    assert not read_settings(tmp_path).normalized
+    write(tmp_path, {"config_sentence_transformers.json": {"similarity_fn_name": "cosine"}})
+    assert read_settings(tmp_path).normalized
+
+
+def test_a_module_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    modules = [{"path": "../..", "type": "x.Transformer"}]
+    with pytest.raises(EncoderError, match="leaves the folder"):
+        read_settings(write(tmp_path, {"config.json": CONFIG, "modules.json": modules}))
+
+
+def test_a_folder_without_a_model_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"no config\.json; expected"):
+        read_settings(tmp_path)
+
+
+def test_broken_json_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(EncoderError, match=r"config\.json: cannot be read as JSON"):
+        read_settings(tmp_path)
