@@ -94,8 +94,13 @@ def tex_text(source: str) -> str:
         if changed == source:
             break
         source = changed
-    source = re.sub(r"\\([a-zA-Z]+)", lambda m: _SYMBOLS.get(m[1], f" {m[1]} "), source)
+    source = re.sub(r"\\([a-zA-Z]+)", lambda m: _symbol(m[1]), source)
     return " ".join(re.sub(r"[{}\\]", "", source).split())
+
+
+def _symbol(name: str) -> str:
+    symbol = _SYMBOLS.get(name, f" {name} ")
+    return f" {symbol} " if symbol in _SPACED else symbol
 
 
 def _group(text: str) -> str:

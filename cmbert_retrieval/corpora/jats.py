@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.corpora.files import UnusableError
-from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean
+from cmbert_retrieval.corpora.jats_blocks import Block, clean
 from cmbert_retrieval.corpora.jats_references import read_references
 from cmbert_retrieval.corpora.jats_text import TextWalker
 from cmbert_retrieval.corpora.licenses import normalize_license
@@ -112,11 +112,9 @@ def _read_article(root: etree._Element, article: Article) -> None:
             back.append(child)
     for element in front:
         _read_front(element, article, walker)
-    abstract_length = len(walker.blocks.main)
     for element in others:
         walker.walk(element)
-    found = walker.blocks
-    walker.blocks, late = Blocks(), TextWalker()
+    found, late = walker.blocks, TextWalker()
     for element in back:
         if element.tag == "back":
             _read_back(element, late)
@@ -125,10 +123,8 @@ def _read_article(root: etree._Element, article: Article) -> None:
             _read_sub_article(element, late, metadata)
     for element in front:
         _read_notes(element, late)
-    main = found.main
     article.blocks = [
-        *main[:abstract_length],
-        *main[abstract_length:],
+        *found.main,
         *found.captions,
         *found.tables,
         *late.blocks.main,

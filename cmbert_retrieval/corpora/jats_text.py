@@ -279,7 +279,7 @@ class TextWalker:
         self._out.append(tex_text(element.text or ""))
 
     def _superscript(self, element: etree._Element) -> None:
-        before = next((part[-1] for part in reversed(self._out) if part), "")
+        before = self._before()
         if len(element) == 0:
             text = element.text or ""
             if before.isdigit() and text.strip()[-1:].isdigit():
@@ -294,7 +294,7 @@ class TextWalker:
 
     def _xref(self, element: etree._Element) -> None:
         if element.get("ref-type") == "bibr":
-            before = next((part[-1] for part in reversed(self._out) if part), "")
+            before = self._before()
             raised = len(element) == 1 and element[0].tag == "sup" and not (element.text or "").strip()
             if before and before not in "[(" and (raised or before.isalpha() or before in ".)"):
                 text = self.flat(element)
@@ -302,6 +302,13 @@ class TextWalker:
                     self._cite(text, before)
                     return
         self._children(element)
+
+    def _before(self) -> str:
+        """Return the character before this place in the paragraph."""
+        for part in reversed(self._out):
+            if part:
+                return part[-1]
+        return ""
 
     def _cite(self, text: str, before: str) -> None:
         text = text.strip(" ,;.") or text

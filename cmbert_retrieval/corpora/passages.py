@@ -18,6 +18,7 @@ _CHARACTERS_A_TOKEN = 6
 """English has 4 to 5; a sentence with more for each token of a window is cut before it is counted."""
 _MAX_COUNTED_GAP = 8
 _LAST_SPACE = re.compile(r".*\s", re.DOTALL)
+_SPACE = re.compile(r"\s")
 _LAST_LINE = re.compile(r".*\n", re.DOTALL)
 
 
@@ -41,19 +42,24 @@ class _Piece:
     Attributes:
         start: first character.
         end: one past the last one.
+        lead: where the white space before it begins.
         tokens: its length together with the white space before it.
         gap_tokens: what of ``tokens`` is excessive white space; not there when the piece begins a window.
         paragraph: number of the section that it belongs to.
         opens: whether it is the first of its section.
+        torn: whether it begins inside a word. It then begins a window too: the tokens of a word are not those
+            of its parts.
     """
 
     start: int
     end: int
+    lead: int
     group: tuple[str, str]
     paragraph: int
     tokens: int = 0
     gap_tokens: int = 0
     opens: bool = False
+    torn: bool = False
 
 
 class PassageSplitter:
@@ -138,13 +144,12 @@ class PassageSplitter:
         """Set the lengths of the pieces, in batches: a document of any length holds few texts at a time."""
         for first in range(0, len(pieces), _BATCH_TEXTS):
             batch = pieces[first : first + _BATCH_TEXTS]
-            before = pieces[first - 1].end if first else None
             texts = []
             for piece in batch:
-                gap = " " if before is None else text[before : piece.start]
+                # Where nothing stands between, a space does when the piece begins a window behind a title.
+                gap = text[piece.lead : piece.start] or " "
                 piece.gap_tokens = max(len(gap) - _MAX_COUNTED_GAP, 0)
                 texts.append(gap[:_MAX_COUNTED_GAP] + text[piece.start : piece.end])
-                before = piece.end
             for piece, tokens in zip(batch, self._count_tokens(texts), strict=True):
                 piece.tokens = tokens + piece.gap_tokens
 
@@ -156,20 +161,8 @@ class PassageSplitter:
                 if not _is_cuttable(piece, budget):
                     parts.append(piece)
                     continue
-                # Parts of an eighth of a window fill windows well.
-                length = piece.end - piece.start
-                size = max(
-                    1, min(length // 2, length * budget // (8 * max(piece.tokens - piece.gap_tokens, 1)))
-                )
-                new = [
-                    _Piece(
-                        start, end, piece.group, piece.paragraph, opens=piece.opens and start == piece.start
-                    )
-                    for start, end in _chop(text, piece.start, piece.end, size)
-                ]
+                new = _parts(text, piece, budget)
                 self._count(text, new)
-                new[0].gap_tokens = piece.gap_tokens
-                new[0].tokens += piece.gap_tokens
                 parts += new
             pieces = parts
         return pieces
@@ -184,17 +177,31 @@ def _is_cuttable(piece: _Piece, budget: int) -> bool:
     return piece.tokens - piece.gap_tokens > budget and piece.end - piece.start > 1
 
 
+def _parts(text: str, piece: _Piece, budget: int) -> list[_Piece]:
+    """Return the parts of a piece that is longer than the budget."""
+    length, tokens = piece.end - piece.start, piece.tokens - piece.gap_tokens
+    # Parts of an eighth of a window fill windows well; parts of a word stay alone, so they fill them
+    # themselves.
+    one_word = _SPACE.search(text, piece.start, piece.end) is None
+    size = max(1, length * budget * 9 // (10 * tokens) if one_word else length * budget // (8 * tokens))
+    parts, lead = [], piece.lead
+    for start, end, torn in _chop(text, piece.start, piece.end, size, inside=one_word):
+        first = start == piece.start
+        opens, torn = first and piece.opens, piece.torn if first else torn
+        parts.append(_Piece(start, end, lead, piece.group, piece.paragraph, opens=opens, torn=torn))
+        lead = end
+    return parts
+
+
 def _pieces(document: Document, max_characters: int) -> Iterator[_Piece]:
-    text = document.text
+    text, lead = document.text, 0
     for number, section in enumerate(_covering(document)):
         group = (section.kind, section.path[0] if section.path else "")
         opens = True
-        for start, end in _sentences(text, section):
-            for part in (
-                [(start, end)] if end - start <= max_characters else _chop(text, start, end, max_characters)
-            ):
-                yield _Piece(*part, group, number, opens=opens)
-                opens = False
+        for begin, stop in _sentences(text, section):
+            for start, end, torn in _chop(text, begin, stop, max_characters, inside=True):
+                yield _Piece(start, end, lead, group, number, opens=opens, torn=torn)
+                opens, lead = False, end
 
 
 def _covering(document: Document) -> Iterator[Section]:
@@ -220,19 +227,30 @@ def _sentences(text: str, section: Section) -> Iterator[tuple[int, int]]:
             yield start, start + len(stripped)
 
 
-def _chop(text: str, start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield parts of about ``size`` characters: cut at line ends, else between words, else inside a word."""
+def _chop(text: str, start: int, end: int, size: int, *, inside: bool) -> Iterator[tuple[int, int, bool]]:
+    """Yield parts of about ``size`` characters, and whether each begins inside a word.
+
+    They are cut at line ends, else between words; a word that is longer is cut only where ``inside`` allows
+    it.
+    """
+    torn = False
     while start < end:
-        stop = min(start + size, end)
+        stop, tears = min(start + size, end), False
         if stop < end and not text[stop].isspace():
             part = text[start:stop]
             found = _LAST_LINE.match(part, size // 2) or _LAST_SPACE.match(part, 1)
             if found:
                 stop = start + found.end()
+            elif inside:
+                tears = not part[-1].isspace()
+            else:
+                space = _SPACE.search(text, stop, end)
+                stop = space.start() if space else end
         part = text[start:stop]
         if stripped := part.strip():
             first = start + len(part) - len(part.lstrip())
-            yield first, first + len(stripped)
+            yield first, first + len(stripped), torn and first == start
+        torn = tears
         start = stop
 
 
@@ -263,7 +281,7 @@ def _windows(pieces: list[_Piece], budget: int, stride: int) -> Iterator[Passage
         # As many sentences as the stride says are repeated, as far as the next one still fits behind them.
         following = pieces[last + 1]
         begin, used = last + 1, following.tokens - following.gap_tokens
-        while begin > first + 1 and last + 1 - begin < stride:
+        while begin > first + 1 and last + 1 - begin < stride and not pieces[begin].torn:
             earlier = pieces[begin - 1]
             used += pieces[begin].gap_tokens + earlier.tokens - earlier.gap_tokens
             if used > budget:

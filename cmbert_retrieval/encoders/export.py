@@ -111,9 +111,7 @@ def export_encoder(
     )
     assert isinstance(encoder, SentenceTransformersEncoder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}.building-", dir=target if in_place else target.parent)
-    )
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.building-", dir=target.parent))
     try:
         built = work / "encoder"
         encoder.save_pretrained(built)

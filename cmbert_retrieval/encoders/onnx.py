@@ -262,10 +262,10 @@ def copy_folder(folder: Path, out: Path) -> None:
     """Copy an encoder's folder, without what a download left there.
 
     Raises:
-        EncoderError: ``out`` is the folder itself.
+        EncoderError: ``out`` is the folder itself, or in it.
     """
-    if out.resolve() == folder.resolve():
-        raise EncoderError(f"{out}: is the encoder's own folder; expected another one to write to")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise EncoderError(f"{out}: is in the encoder's own folder; expected another one to write to")
     shutil.copytree(
         folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache", ".git*", "*.lock")
     )

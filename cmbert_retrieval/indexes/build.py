@@ -224,7 +224,7 @@ class SegmentBuild:
         pending, self._pending = self._pending, Pending()
         if pending.rows:
             self._count_truncated(pending.rows)
-            self._shards.store(pending, cursor, partial, self.report)
+            self._shards.add(pending, cursor, partial, self.report)
 
     def _count_truncated(self, rows: Sequence[store.Row]) -> None:
         limit, encoder = self._plan.max_tokens, self._plan.encoder
@@ -251,7 +251,7 @@ def _check_pins(folder: Path, pins: Mapping[str, Any]) -> None:
         begun = json.loads((folder / PINS).read_bytes())
     except (OSError, ValueError) as error:
         raise IndexMismatchError(
-            f"{folder / PINS} cannot be read ({type(error).__name__}), so nobody knows how this build was begun; "
+            f"{folder / PINS} cannot be read ({type(error).__name__}), so this build cannot go on; "
             "add --restart to begin it again"
         ) from None
     different = [key for key in pins if begun.get(key) != pins[key]]
@@ -260,7 +260,9 @@ def _check_pins(folder: Path, pins: Mapping[str, Any]) -> None:
             f"{folder}: the index has changed since this addition was begun; add --restart to begin it again"
         )
     if different:
-        what = " and ".join(_difference(key, begun.get(key), pins[key]) for key in different if key != "commit")
+        what = " and ".join(
+            _difference(key, begun.get(key), pins[key]) for key in different if key != "commit"
+        )
         raise IndexMismatchError(
             f"{folder}: this build was begun with another {what}; repeat the first command to finish it, "
             "or add --restart to throw away what it did"
@@ -273,6 +275,8 @@ def _difference(key: str, begun: Any, given: Any) -> str:
         return key
     before, now = _flat(begun), _flat(given)
     names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if not names:
+        return key
     parts = [f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in names[:_SHOWN_DIFFERENCES]]
     more = len(names) - len(parts)
     return f"{key} ({'; '.join(parts)}{f'; and {more} more' if more else ''})"
@@ -281,8 +285,12 @@ def _difference(key: str, begun: Any, given: Any) -> str:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _shown(id: str) -> str:
+    return repr(id[:60])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.config import IndexRecipe
+from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.indexes import merge
-from cmbert_retrieval.indexes.build import Notify
 from cmbert_retrieval.indexes.documents import DATABASE, DocumentStore
 from cmbert_retrieval.indexes.lexical import LexicalWriter, begin_lexical
 from cmbert_retrieval.indexes.locks import COMMITS, clean, commit_name
 from cmbert_retrieval.indexes.manifest import FileEntry, Manifest, SegmentEntry, write_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.segment import Segment
-from cmbert_retrieval.indexes.storage import atomic_file, files_below, fsync_folder, fsync_tree, remove_tree
+from cmbert_retrieval.indexes.shards import Notify
+from cmbert_retrieval.indexes.storage import (
+    atomic_file,
+    files_below,
+    follow_umask,
+    fsync_folder,
+    fsync_tree,
+    remove_tree,
+    writing,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class Committer:
@@ -90,7 +102,13 @@ class Committer:
         write_manifest(self._root, manifest)
         if base is not None:
             base.close()
-        clean(self._root, manifest)
+        try:
+            clean(self._root, manifest)
+        except (OSError, CmbertError) as error:
+            # The commit has happened: an error now would make the caller do it a second time.
+            logger.warning(
+                "%s: commit %d is done, but old files could not be removed: %s", self._root, commit, error
+            )
         return manifest
 
     def merge(self, current: Manifest, segments: Sequence[Segment], dead: NDArray[np.int64]) -> SegmentEntry:
@@ -130,6 +148,21 @@ class Committer:
     ) -> None:
         folder = self._root / lexical
         remove_tree(folder)
+        with writing(folder):
+            self._fill_words(folder, current, base, fresh, dead, newly_dead, live)
+            follow_umask(folder)
+            fsync_tree(folder)
+
+    def _fill_words(
+        self,
+        folder: Path,
+        current: Manifest,
+        base: IndexReader | None,
+        fresh: Sequence[SegmentEntry],
+        dead: NDArray[np.int64],
+        newly_dead: NDArray[np.int64],
+        live: int,
+    ) -> None:
         begin_lexical(self._root / current.lexical if base is not None else None, folder)
         writer = LexicalWriter(folder, current.columns, current.analyser)
         writer.delete(newly_dead.tolist())
@@ -152,7 +185,6 @@ class Committer:
             finally:
                 store.close()
         writer.finish(live)
-        fsync_tree(folder)
 
     def _count_documents(self, entries: Sequence[SegmentEntry], dead: NDArray[np.int64]) -> int:
         total = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cmbert_retrieval.errors import IndexCorruptError, IndexLockedError
-from cmbert_retrieval.indexes.manifest import Manifest, read_manifest
+from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
 from cmbert_retrieval.indexes.storage import fsync_folder, remove_tree
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,22 @@ class ReadLease:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def check_manifest_not_lost(root: Path) -> None:
+    """Refuse a folder that had commits and has no manifest: cleaning it would remove all that there is.
+
+    A lease file of commit 1 alone may be that of a first build, killed just before its commit.
+
+    Raises:
+        IndexCorruptError: which copy of the manifest to restore.
+    """
+    copies = sorted(path for path in (root / COMMITS).glob("[0-9]*") if path.name.isdigit())
+    if copies and int(copies[-1].name) > 1:
+        raise IndexCorruptError(
+            f"{root}: {MANIFEST} is missing, but there are commits; copy {copies[-1]} to {root / MANIFEST}, "
+            "or choose another folder"
+        )
 
 
 def clean(root: Path, current: Manifest | None) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.manifest import SegmentEntry
 from cmbert_retrieval.indexes.segment import Segment
-from cmbert_retrieval.indexes.storage import atomic_file, fsync_tree, remove_tree
+from cmbert_retrieval.indexes.storage import atomic_file, fsync_tree, remove_tree, writing
 from cmbert_retrieval.indexes.vectors import (
     FAISS_FILE,
     ROWS_FILE,
@@ -57,7 +57,8 @@ def merge_segments(
     folder = root / "segments" / name
     remove_tree(folder)
     folder.mkdir(parents=True)
-    _merge_databases(folder / store.DATABASE, segments, dead)
+    with writing(folder / store.DATABASE):
+        _merge_databases(folder / store.DATABASE, segments, dead)
     kept = [(segment, _live_positions(segment, dead)) for segment in segments]
     rows = np.concatenate([segment.rows_at(positions) for segment, positions in kept])
     first, end = segments[0].entry.first_row, segments[-1].entry.end_row
@@ -73,7 +74,8 @@ def merge_segments(
         if not shards:
             shards.append(folder / shard_name(0))
             write_shard(shards[0], np.empty((0, dim), dtype=np.float32))
-        used = write_faiss(folder / FAISS_FILE, ShardedVectors(shards), dim, factory)
+        with writing(folder / FAISS_FILE):
+            used = write_faiss(folder / FAISS_FILE, ShardedVectors(shards), dim, factory)
     fsync_tree(folder)
     with closing(store.connect(folder / store.DATABASE)) as connection:
         (documents,) = connection.execute("SELECT count(*) FROM documents").fetchone()

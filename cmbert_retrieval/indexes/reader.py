@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -172,6 +173,30 @@ class IndexReader:
         """Return the live document with this id, or None."""
         located = self._locate(id)
         return located[0].documents.document(located[1]) if located else None
+
+    def texts(self, rows: NDArray[np.int64]) -> dict[int, str]:
+        """Return row -> the text that was indexed for it."""
+        texts: dict[int, str] = {}
+        for segment, here in self._by_segment(rows):
+            wanted = json.dumps(rows[here].tolist())
+            found = segment.documents.read_rows("row IN (SELECT value FROM json_each(?))", (wanted,))
+            texts.update((row.row, row.text) for row in found)
+        return texts
+
+    def matching(self, ids: Iterable[str], where: Filter) -> set[str]:
+        """Return those of ``ids`` whose live documents pass a filter."""
+        condition, parameters = where.to_sql()
+        sql = (
+            "SELECT id, (SELECT min(row) FROM rows WHERE rows.document = documents.document) FROM documents "
+            f"WHERE id IN (SELECT value FROM json_each(?)) AND {condition}"
+        )
+        wanted = json.dumps(list(ids))
+        return {
+            id_
+            for segment in self.segments
+            for id_, row in segment.documents.query(sql, (wanted, *parameters))
+            if row is not None and not self._is_dead(row)
+        }
 
     def live_rows(self, segment: Segment) -> NDArray[np.int64]:
         """Return the row numbers of a segment that are alive."""

@@ -1,4 +1,4 @@
-"""Shards of a segment under construction: their rows in SQLite, then their vectors, each at once and durable."""
+"""Shards of a segment under construction: their rows in SQLite, then their vectors; each durable at once."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CREATE TABLE finished (report TEXT NOT NULL);
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 Notify = Callable[[str, int], None]
-"""Called with a phase and how many more are done: ``documents`` and ``read`` (rows) as they are read, ``rows``
-as they are stored and encoded, then ``vectors``, ``words``, ``merge`` and ``commit``."""
+"""Called with a phase and how many more are done: ``documents`` and ``read`` (rows) as they are read,
+``rows`` as they are stored and encoded, then ``vectors``, ``words``, ``merge`` and ``commit``."""
 
 
 class VectorSource(Protocol):
@@ -84,7 +84,9 @@ class Progress:
 class ShardStore:
     """Database and vector files of one ``segments/N.building``. A shard is stored, then encoded."""
 
-    def __init__(self, folder: Path, encoder: Encoder | None, base: VectorSource | None, notify: Notify) -> None:
+    def __init__(
+        self, folder: Path, encoder: Encoder | None, base: VectorSource | None, notify: Notify
+    ) -> None:
         """Open the database in ``folder``, or begin it there.
 
         Raises:
@@ -128,7 +130,9 @@ class ShardStore:
         counts = finished[0] if finished else counts
         report = Report.from_json(json.loads(counts)) if counts else Report()
         report.encoded = 0  # counts the present run alone
-        return Progress(json.loads(cursor) if cursor else None, partial, next_row, report, finished is not None)
+        return Progress(
+            json.loads(cursor) if cursor else None, partial, next_row, report, finished is not None
+        )
 
     def dead_rows(self) -> NDArray[np.int64]:
         """Return the rows, of any segment, that this build replaces."""
@@ -159,7 +163,7 @@ class ShardStore:
 
     # --- storing and encoding ---
 
-    def store(self, pending: Pending, cursor: Cursor | None, partial: int, report: Report) -> None:
+    def add(self, pending: Pending, cursor: Cursor | None, partial: int, report: Report) -> None:
         """Commit the pending rows as one shard, then encode it.
 
         Args:

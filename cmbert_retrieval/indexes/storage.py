@@ -67,19 +67,19 @@ def writing(path: Path) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
+        room = "make room, then " if reason in (_FULL, *_REASONS.values()) else ""
         raise StorageError(
-            f"{path}: cannot be written: {reason}; the index is as it was: "
-            "make room, then run the same command again to go on"
+            f"{path}: cannot be written: {reason}; nothing was committed: {room}run the same command again"
         ) from error
 
 
 def _reason(error: Exception) -> str | None:
     """Return why a file could not be written, or None when that was not the trouble."""
     if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
             return _FULL
-        return str(error) if code in _SQLITE_WRITES else None
+        return str(error) if code & 0xFF in _SQLITE_WRITES else None
     if isinstance(error, OSError):
         if error.errno is None:  # NumPy: "96000 requested and 4096 written"
             return _FULL

@@ -12,7 +12,7 @@ import numpy as np
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.indexes import documents as store
-from cmbert_retrieval.indexes.locks import COMMITS, commit_name
+from cmbert_retrieval.indexes.locks import COMMITS, ReadLease, commit_name
 from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.storage import files_below, sha256_of
@@ -53,6 +53,18 @@ def verify(root: str | Path, *, encoder: Encoder | None = None, seed: int = 0) -
     """
     root = Path(root)
     manifest = read_manifest(root)
+    try:
+        # Without a lease a writer could remove the very files that are being checked.
+        lease = ReadLease(root)
+    except CmbertError:
+        return _verify(root, manifest, encoder, seed)  # the lease file is missing: that is a problem, too
+    try:
+        return _verify(root, lease.manifest, encoder, seed)
+    finally:
+        lease.close()
+
+
+def _verify(root: Path, manifest: Manifest, encoder: Encoder | None, seed: int) -> Verification:
     result = Verification(manifest.commit, files=len(manifest.files) + 1, rows=manifest.rows)
     result.problems += _file_problems(root, manifest)
     if result.problems:
@@ -81,7 +93,8 @@ def _file_problems(root: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name}: {error.strerror or error}"
     lease = f"{COMMITS}/{commit_name(manifest.commit)}"
     try:
-        if (root / lease).read_bytes() != (root / MANIFEST).read_bytes():
+        same = (root / lease).read_bytes() == (root / MANIFEST).read_bytes()
+        if not same and read_manifest(root).commit == manifest.commit:
             yield f"{lease}: differs from {MANIFEST}, whose checksum is right"
     except OSError as error:
         yield f"{lease}: {error.strerror or error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +15,12 @@ import numpy as np
 from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.errors import ConfigError, CorpusError, IndexMismatchError
-from cmbert_retrieval.indexes.build import PINS, Notify, Plan, SegmentBuild
+from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError, IndexMismatchError
+from cmbert_retrieval.indexes.build import PINS, Plan, SegmentBuild
 from cmbert_retrieval.indexes.columns import check_columns
 from cmbert_retrieval.indexes.commit import Committer
 from cmbert_retrieval.indexes.lexical import build_analyser
-from cmbert_retrieval.indexes.locks import WriteLock, clean, commit_name
+from cmbert_retrieval.indexes.locks import WriteLock, check_manifest_not_lost, clean, commit_name
 from cmbert_retrieval.indexes.manifest import (
     MANIFEST,
     EncoderEntry,
@@ -32,7 +33,15 @@ from cmbert_retrieval.indexes.manifest import (
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.rows import room, row_texts
-from cmbert_retrieval.indexes.storage import fsync_folder, fsync_tree, remove_tree
+from cmbert_retrieval.indexes.shards import Notify
+from cmbert_retrieval.indexes.storage import (
+    discard_tree,
+    fsync_folder,
+    fsync_tree,
+    make_folder,
+    remove_tree,
+    writing,
+)
 from cmbert_retrieval.indexes.vectors import FAISS_FILE, ShardedVectors, write_faiss
 
 logger = logging.getLogger(__name__)
@@ -68,7 +77,7 @@ class IndexWriter:
         foreign = self.root.is_dir() and not (self.root / MANIFEST).exists() and _is_foreign(self.root)
         if foreign:
             raise ConfigError(f"{self.root} holds other files and no index; choose an empty or a new folder")
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
         self._lock.__enter__()
         try:
             self._recover()
@@ -80,7 +89,13 @@ class IndexWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.__exit__(kind, error, trace)
+        try:
+            if error is not None:
+                # A full disk stays full for as long as what a failed run wrote lies on it.
+                with suppress(OSError, CmbertError):
+                    self._recover()
+        finally:
+            self._lock.__exit__(kind, error, trace)
 
     def _manifest(self) -> Manifest | None:
         return read_manifest(self.root) if (self.root / MANIFEST).exists() else None
@@ -88,6 +103,8 @@ class IndexWriter:
     def _recover(self) -> None:
         """Make uncommitted segments resumable again, and remove all else that no commit names."""
         current = self._manifest()
+        if current is None:
+            check_manifest_not_lost(self.root)
         next_segment = current.next_segment if current else 0
         segments = self.root / "segments"
         for path in sorted(segments.iterdir()) if segments.is_dir() else ():
@@ -228,7 +245,11 @@ class IndexWriter:
         sources = [_source_json(source) for source in corpus.sources()]
         plan = Plan(
             pins={
-                "recipe": {**recipe.to_json(), "source": {"reader": corpus.reader}},
+                # Not the path: where the same files lie is of no account.
+                "recipe": {
+                    **recipe.to_json(),
+                    "source": {"reader": corpus.reader, "options": recipe.source.options},
+                },
                 "encoder": current.encoder.identity.to_json() if current.encoder else None,
                 "sources": [[source["checksum"], source["bytes"]] for source in sources],
                 "commit": current.commit,
@@ -244,7 +265,7 @@ class IndexWriter:
         building = self.root / "segments" / f"{name}.building"
         for other in sorted(self.root.glob("segments/*.building")):
             if restart:
-                remove_tree(other)
+                discard_tree(other)
             elif other != building:
                 raise IndexMismatchError(
                     f"{other}: an addition was begun before the last merge and cannot be finished; "
@@ -259,7 +280,7 @@ class IndexWriter:
         finally:
             build.close()
         if rows == 0:
-            remove_tree(building)
+            discard_tree(building)
             if base is None:
                 trouble = "; ".join(report.lines()) or "it is empty"
                 raise CorpusError(f"nothing to index in the source: {trouble}")
@@ -285,9 +306,9 @@ class IndexWriter:
         if current.encoder is not None:
             self._notify("vectors", 0)
             vectors = ShardedVectors(sorted(building.glob("vectors-*.npy")))
-            factory = write_faiss(
-                building / FAISS_FILE, vectors, current.encoder.identity.dim, recipe.vectors.factory
-            )
+            path, dim = building / FAISS_FILE, current.encoder.identity.dim
+            with writing(path):
+                factory = write_faiss(path, vectors, dim, recipe.vectors.factory)
             if factory != recipe.vectors.factory:
                 logger.warning(
                     "%d vectors are too few to train '%s'; this segment is searched exactly (Flat)",

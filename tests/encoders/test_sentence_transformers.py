@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import read_safetensors, write_safetensors
+from tiny_models import build
+
+from cmbert_retrieval.encoders import load_encoder
+from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors
+from cmbert_retrieval.errors import ConfigError, EncoderError
+
+pytest.importorskip("sentence_transformers", reason="the extra 'train' is not installed")
+pytestmark = pytest.mark.slow
+
+TEXTS = [
+    "heart attack",
+    "",
+    "Type 2 diabetes mellitus with kidney disease",
+    "Fever and cough for a week. " * 9,
+]
+
+
+def load(folder: Path, **options: Any) -> Any:
+    return load_encoder(
+        folder, backend="sentence_transformers", **{"device": "cpu", "dtype": "float32", **options}
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path, tiny_encoder_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_encoder_path, tmp_path / "copy"))
+
+
+def test_torch_and_onnx_are_the_same_encoder(tiny_encoder_path: Path) -> None:
+    torch, onnx = load(tiny_encoder_path), load_encoder(tiny_encoder_path, backend="onnx")
+    assert torch.identity == onnx.identity
+    assert np.allclose(torch.encode_document(TEXTS), onnx.encode_document(TEXTS), atol=1e-5)
+    assert torch.count_tokens(TEXTS) == onnx.count_tokens(TEXTS)
+    assert min(check_same_encoder(torch.identity, probe_vectors(torch), onnx).values()) > 0.9999
+
+
+def test_vectors_are_those_of_sentence_transformers_itself(tiny_encoder_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    expected = SentenceTransformer(str(tiny_encoder_path), device="cpu").encode(TEXTS)
+    assert np.allclose(load(tiny_encoder_path, batch_tokens=1).encode_document(TEXTS), expected, atol=1e-5)
+
+
+def test_a_prompt_outside_the_pooling_is_left_out_as_sentence_transformers_does(copy: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    pooling = copy / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": False}))
+    expected = SentenceTransformer(str(copy), device="cpu").encode(TEXTS, prompt="about the heart: ")
+    encoder = load(copy, prompts={"query": "about the heart: "})
+    assert np.allclose(encoder.encode_query(TEXTS), expected, atol=1e-5)
+    assert not np.allclose(load(copy).encode_query(TEXTS), expected, atol=1e-2)
+
+
+def test_many_threads_share_an_encoder(tiny_encoder_path: Path) -> None:
+    encoder = load(tiny_encoder_path)
+    expected = encoder.encode_document(TEXTS)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: encoder.encode_document(TEXTS), range(24)))
+        assert len(set(map(tuple, pool.map(lambda _: encoder.count_tokens(TEXTS), range(24))))) == 1
+    assert all(np.allclose(vectors, expected, atol=1e-6) for vectors in found)
+
+
+@pytest.mark.parametrize("kind, heads", [("bert", "cls."), ("modernbert", "decoder.")])
+def test_a_masked_language_model_loads_and_its_heads_are_listed(
+    tmp_path: Path, tiny_encoder_path: Path, caplog: pytest.LogCaptureFixture, kind: str, heads: str
+) -> None:
+    folder = build(tmp_path / kind, tiny_encoder_path, kind, head=True)
+    with caplog.at_level(logging.WARNING):
+        encoder = load(folder)
+    assert any(name.startswith(heads) for name in encoder.report.heads)
+    assert "was not trained for retrieval" in caplog.text
+    assert encoder.identity.pooling == "mean"
+    bare = build(tmp_path / "bare", tiny_encoder_path, kind)
+    same_values = {name: values for name, values in read_safetensors(bare / "model.safetensors").items()}
+    prefixed = read_safetensors(folder / "model.safetensors")
+    prefix = {"bert": "bert.", "modernbert": "model."}[kind]
+    for name in same_values:
+        same_values[name] = prefixed.get(prefix + name, same_values[name])
+    write_safetensors(bare / "model.safetensors", same_values)
+    assert load(bare).identity.weights_sha256 == encoder.identity.weights_sha256
+    assert np.allclose(load(bare).encode_query(TEXTS), encoder.encode_query(TEXTS), atol=1e-6)
+
+
+def test_a_missing_layer_tensor_is_an_error_that_names_it(copy: Path) -> None:
+    weights = read_safetensors(copy / "model.safetensors")
+    weights.pop("layers.1.mlp.Wi.weight")
+    write_safetensors(copy / "model.safetensors", weights)
+    with pytest.raises(EncoderError, match=r"missing in the checkpoint: layers\.1\.mlp\.Wi\.weight"):
+        load(copy)
+
+
+def test_a_layer_too_many_is_an_error_that_names_it(copy: Path) -> None:
+    weights = read_safetensors(copy / "model.safetensors")
+    weights["layers.2.mlp.Wi.weight"] = weights["layers.1.mlp.Wi.weight"]
+    write_safetensors(copy / "model.safetensors", weights)
+    with pytest.raises(EncoderError, match=r"left over in the checkpoint: layers\.2\.mlp\.Wi\.weight"):
+        load(copy)
+
+
+def test_a_tensor_of_another_shape_is_an_error_that_names_it(copy: Path) -> None:
+    weights = read_safetensors(copy / "model.safetensors")
+    weights["layers.1.mlp.Wi.weight"] = weights["layers.1.mlp.Wi.weight"][:-2]
+    write_safetensors(copy / "model.safetensors", weights)
+    with pytest.raises(EncoderError, match=r"layers\.1\.mlp\.Wi\.weight has shape \(94, 32\)"):
+        load(copy)
+
+
+def test_a_bert_checkpoint_that_claims_to_be_a_modernbert_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    folder = build(tmp_path / "bert", tiny_encoder_path, "bert", head=True)
+    other = build(tmp_path / "modernbert", tiny_encoder_path, "modernbert")
+    shutil.copy(other / "config.json", folder / "config.json")
+    with pytest.raises(EncoderError, match=r"missing in the checkpoint: .* and \d+ more; left over .*bert\."):
+        load(folder)
+
+
+def test_pickled_weights_are_refused_before_they_are_opened(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match="pickle"):
+        load(copy)
+
+
+def test_another_pooling_by_name_is_used(tiny_encoder_path: Path) -> None:
+    import torch
+
+    encoder = load_encoder(tiny_encoder_path, pooling="cls", device="cpu", dtype="float32")
+    assert encoder.identity.pooling == "cls"
+    tokens = encoder.model.tokenizer(TEXTS[0], return_tensors="pt")  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        state = encoder.model[0].auto_model(**tokens).last_hidden_state[0, 0].numpy()  # type: ignore[attr-defined]
+    assert np.allclose(encoder.encode_query(TEXTS[:1])[0], state / np.linalg.norm(state), atol=1e-5)
+    both = load(tiny_encoder_path, pooling="cls+mean")
+    assert both.encode_query(TEXTS).shape == (4, 64)
+    with pytest.raises(ConfigError, match="pooling is 'median'"):
+        load(tiny_encoder_path, pooling="median")
+
+
+def test_what_is_asked_for_by_name_and_absent_is_an_error(tiny_encoder_path: Path) -> None:
+    from cmbert_retrieval.encoders.sentence_transformers import choose_device, has_bfloat16
+
+    with pytest.raises(EncoderError, match="flash_attention_2"):
+        load(tiny_encoder_path, attention="flash_attention_2")
+    with pytest.raises(EncoderError, match="dtype 'float16' was asked for"):
+        load(tiny_encoder_path, dtype="float16")
+    if not has_bfloat16(choose_device("cpu")):
+        with pytest.raises(EncoderError, match="dtype 'bfloat16' was asked for"):
+            load(tiny_encoder_path, dtype="bfloat16")
+
+
+def test_attentions_agree(tiny_encoder_path: Path) -> None:
+    eager, sdpa = (
+        load(tiny_encoder_path, attention=name).encode_document(TEXTS) for name in ("eager", "sdpa")
+    )
+    assert np.allclose(eager, sdpa, atol=1e-5)
+
+
+def test_a_plain_checkpoint_is_saved_as_a_folder_that_both_libraries_open(
+    tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = load(build(tmp_path / "plain", tiny_encoder_path, "modernbert"))
+    encoder.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert again.identity.weights_sha256 == encoder.identity.weights_sha256
+    assert np.allclose(again.encode_query(TEXTS), encoder.encode_query(TEXTS), atol=1e-6)
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(
+        TEXTS, normalize_embeddings=True
+    )
+    assert np.allclose(theirs, encoder.encode_query(TEXTS), atol=1e-5)

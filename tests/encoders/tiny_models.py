@@ -1,0 +1,45 @@
+"""Small models with random weights, for tests that need another one than the fixture."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def build(folder: Path, tokenizer: Path, kind: str, *, head: bool = False, longest: int = 512) -> Path:
+    """Write a plain checkpoint (``bert`` or ``modernbert``) with the fixture's tokenizer."""
+    import torch
+    import transformers
+
+    torch.manual_seed(5)
+    sizes: dict[str, Any] = {
+        "vocab_size": 420,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": longest,
+        "pad_token_id": 0,
+    }
+    if kind == "modernbert":
+        sizes |= {
+            "local_attention": 16,
+            "global_attn_every_n_layers": 3,
+            "cls_token_id": 1,
+            "sep_token_id": 2,
+        }
+        sizes |= {"bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2}
+        config = transformers.ModernBertConfig(**sizes)
+        kinds = transformers.ModernBertModel, transformers.ModernBertForMaskedLM
+    else:
+        config = transformers.BertConfig(**sizes, initializer_range=0.2)
+        kinds = transformers.BertModel, transformers.BertForMaskedLM
+    kinds[head](config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer / name, folder / name)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(
+        settings.read_text().replace('"model_max_length": 64', f'"model_max_length": {longest}')
+    )
+    return folder

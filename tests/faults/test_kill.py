@@ -1,0 +1,243 @@
+"""Killed at any moment, an index is as one of its commits left it, and the same command finishes the work."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import harness
+import pytest
+from conftest import SHARD_ROWS, Workshop
+from harness import BEGINNING, DONE, PHASES, RENAME, SHARDS, WORDS, Ended, State
+
+from cmbert_retrieval.indexes.locks import commit_name
+from cmbert_retrieval.indexes.verify import verify
+
+pytestmark = pytest.mark.slow
+
+RANDOM_KILLS = {"build": 22, "add": 14, "delete": 6, "optimize": 8}
+assert sum(RANDOM_KILLS.values()) == 50
+
+
+@dataclass
+class Job:
+    """A command with the index before it and the index that an undisturbed run leaves."""
+
+    name: str
+    before: Path | None
+    after: Path
+    command: Callable[[Path], list[str]]
+    workshop: Workshop
+
+    @cached_property
+    def commit(self) -> int:
+        return harness.commit_of(self.before) if self.before else 0
+
+    @cached_property
+    def old(self) -> State:
+        return State.of(self.before) if self.before else State({}, b"")
+
+    @cached_property
+    def new(self) -> State:
+        return State.of(self.after)
+
+    @cached_property
+    def answers(self) -> dict[str, list[tuple[str, float]]]:
+        return harness.answers(self.after, self.workshop.encoder)
+
+    @cached_property
+    def seconds(self) -> float:
+        """How long the command runs when two of its kind run at once, as they do below."""
+        with ThreadPoolExecutor(2) as pool:
+            return max(pool.map(self._measure, range(2)))
+
+    def _measure(self, number: int) -> float:
+        with harness.copied(self.before, self.workshop.folder / f"{self.name}-timed-{number}") as root:
+            began = time.monotonic()
+            assert harness.run(*self.command(root)).code == 0
+            return time.monotonic() - began
+
+
+def jobs(workshop: Workshop) -> dict[str, Job]:
+    return {
+        "build": Job("build", None, workshop.built, workshop.build, workshop),
+        "add": Job("add", workshop.built, workshop.added, workshop.add, workshop),
+        "delete": Job("delete", workshop.added, workshop.deleted, workshop.delete, workshop),
+        "optimize": Job("optimize", workshop.deleted, workshop.optimized, workshop.optimize, workshop),
+    }
+
+
+def check_after_kill(job: Job, root: Path) -> str:
+    """Check that what a kill left is a whole commit; return the phase that it hit."""
+    hit = harness.phase(root, job.commit)
+    assert harness.commit_of(root) in (job.commit, job.commit + 1)
+    assert harness.problems(root) == []
+    if harness.commit_of(root):
+        assert State.of(root) == (job.new if hit == DONE else job.old), f"{job.name}, killed {hit}"
+    return hit
+
+
+def check_second_run(job: Job, root: Path, hit: str) -> None:
+    """Run the command again, to its end, and compare with a run that nobody disturbed."""
+    stored = sum(harness.stored_rows(folder) for folder in harness.unfinished(root))
+    ended = harness.run(*job.command(root))
+    if hit == DONE and job.name in ("build", "delete"):
+        expected = "holds an index already" if job.name == "build" else "are not in the index"
+        assert ended.code == 1 and expected in ended.err, ended.err
+    else:
+        assert ended.code == 0, ended.err
+        rows = len(job.new.rows.keys() - job.old.rows.keys())  # of deleted ones there are none in an addition
+        if job.name in ("build", "add"):
+            # Rows that die in the build that made them (ids that came twice) are stored, too.
+            dead = ended.report["rows"] - rows
+            missing = 0 if hit == DONE else rows + dead - stored
+            assert ended.report["encoded"] <= max(missing, 0) + (0 if hit == DONE else SHARD_ROWS)
+    result = verify(root)
+    assert (result.problems, result.leftovers, harness.unfinished(root)) == ([], [], [])
+    assert State.of(root) == job.new, f"{job.name}, killed {hit}, then finished"
+    assert harness.answers(root, job.workshop.encoder) == job.answers, f"{job.name}, killed {hit}"
+
+
+Kill = Callable[[list[str], Path], Ended]
+
+
+def trial(job: Job, number: int, way: Kill) -> str:
+    with harness.copied(job.before, job.workshop.folder / f"{job.name}-{number}") as root:
+        ended = way(job.command(root), root)
+        acknowledged = ended.code == 0
+        hit = check_after_kill(job, root)
+        assert hit == DONE or not acknowledged, "a command said that it was done, and its work is not there"
+        check_second_run(job, root, hit)
+        return hit
+
+
+def trials(planned: Sequence[tuple[Job, Kill]]) -> list[tuple[str, str]]:
+    """Run all, two at a time; return (command, phase hit) of each."""
+    for job, _ in planned:
+        _ = job.old, job.new, job.answers  # computed once, by one thread
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(trial, job, number, way) for number, (job, way) in enumerate(planned)]
+        return [(job.name, future.result()) for (job, _), future in zip(planned, done, strict=True)]
+
+
+def table(hits: Sequence[tuple[str, str]]) -> str:
+    names = list(RANDOM_KILLS)
+    lines = [f"{'killed':40}" + "".join(f"{name:>10}" for name in names) + f"{'all':>6}"]
+    counts = Counter(hits)
+    for one in PHASES:
+        cells = [counts[name, one] for name in names]
+        lines.append(f"{one:40}" + "".join(f"{cell:>10}" for cell in cells) + f"{sum(cells):>6}")
+    return "\n".join(lines)
+
+
+def at_time(seconds: float) -> Kill:
+    return lambda command, root: harness.run_and_kill(command, seconds)
+
+
+def at_call(calls: str, *names: str, when: int = 1) -> Kill:
+    def way(command: list[str], root: Path) -> Ended:
+        return harness.run_and_kill_at(command, calls, *(root / name for name in names), when=when)
+
+    return way
+
+
+def test_killed_at_50_random_moments_every_command_leaves_a_commit_and_can_be_finished(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(20260801)
+    planned = []
+    for job in jobs(workshop).values():
+        for number in range(RANDOM_KILLS[job.name]):
+            # One in each equal stretch of the run: random, and nowhere left out.
+            moment = (number + draw.random()) / RANDOM_KILLS[job.name]
+            planned.append((job, at_time(job.seconds * moment)))
+    hits = trials(planned)
+    with capsys.disabled():
+        print(f"\n{table(hits)}")
+    assert len(hits) == 50
+    assert sum(hit != BEGINNING for _, hit in hits) >= 10
+
+
+def test_killed_at_each_step_of_a_commit_every_command_leaves_a_commit_and_can_be_finished(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if harness.why_no_strace():
+        pytest.skip(harness.why_no_strace())
+    planned = []
+    expected = []
+    for job in jobs(workshop).values():
+        following = commit_name(job.commit + 1)
+        manifest = ("manifest.json.tmp", "manifest.json")
+        steps = [
+            (at_call(harness.RENAMES, *manifest), RENAME),
+            (at_call(harness.RENAMES, f"lexical/{following}/meta.json"), WORDS),
+            (at_call("fsync", f"lexical/{following}/meta.json"), WORDS),
+            (at_call("?unlink,unlinkat", f"commits/{commit_name(job.commit)}"), DONE),
+        ]
+        if job.name == "build":
+            steps[-1] = (at_call(harness.RENAMES, *manifest), RENAME)
+        if job.name in ("build", "add"):
+            number = "00000" if job.name == "build" else "00001"
+            for shard in (1, 2, 3):
+                vectors = f"segments/{number}.building/vectors-{shard:05d}.npy"
+                steps.append((at_call(harness.RENAMES, f"{vectors}.tmp"), SHARDS))
+            journal = f"segments/{number}.building/documents.sqlite-journal"
+            steps.append(
+                (at_call("?unlink,unlinkat", journal, when=4), SHARDS)
+            )  # in the midst of a transaction
+            steps.append((at_call("?unlink,unlinkat", journal, when=5), SHARDS))
+            steps.append((at_call(harness.RENAMES, f"segments/{number}.building"), SHARDS))
+        planned += [(job, way) for way, _ in steps]
+        expected += [(job.name, hit) for _, hit in steps]
+    hits = trials(planned)
+    with capsys.disabled():
+        print(f"\n{table(hits)}")
+    assert hits == expected
+    counts = Counter(hit for _, hit in hits)
+    assert counts[SHARDS] >= 10 and counts[WORDS] >= 5 and counts[RENAME] >= 5
+
+
+def test_killed_again_and_again_a_build_still_comes_to_its_end_without_encoding_twice(
+    workshop: Workshop,
+) -> None:
+    job = jobs(workshop)["build"]
+    draw = random.Random(7)
+    with harness.copied(None, workshop.folder / "again") as root:
+        for _ in range(8):
+            harness.run_and_kill(job.command(root), job.seconds * draw.uniform(0.3, 0.7))
+            hit = check_after_kill(job, root)
+            if hit == DONE:
+                break
+        check_second_run(job, root, hit)
+
+
+def test_killed_while_it_clears_up_after_a_kill_a_command_can_still_be_finished(workshop: Workshop) -> None:
+    if harness.why_no_strace():
+        pytest.skip(harness.why_no_strace())
+    job = jobs(workshop)["add"]
+    following = commit_name(job.commit + 1)
+    with harness.copied(job.before, workshop.folder / "messy") as messy:
+        harness.run_and_kill_at(job.command(messy), harness.RENAMES, messy / "manifest.json.tmp")
+        assert harness.phase(messy, job.commit) == RENAME
+        for calls, name in (
+            (harness.RENAMES, "segments/00001"),  # back to .building
+            ("?unlink,unlinkat", "manifest.json.tmp"),
+            ("?unlink,unlinkat", f"commits/{following}"),
+            ("?rmdir,unlinkat", f"lexical/{following}"),
+            ("?unlink,unlinkat", f"deleted/{following}.npy"),
+        ):
+            root = workshop.folder / "messier"
+            shutil.copytree(messy, root)
+            ended = harness.run_and_kill_at(job.command(root), calls, root / name)
+            assert ended.code != 0, f"{calls} {name} was not called"
+            hit = check_after_kill(job, root)
+            assert hit != DONE
+            check_second_run(job, root, hit)
+            shutil.rmtree(root)
