@@ -59,7 +59,7 @@ class EncoderRecipe(Section):
     """Attention implementation of the sentence_transformers backend."""
 
     batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens a batch, padding included. null: the backend's own choice."""
+    """Tokens a batch, padding included, of the sentence_transformers backend. null: its own choice."""
 
     threads: int | None = Field(default=None, ge=1)
     """Threads on the CPU. null: all cores that this process may use."""

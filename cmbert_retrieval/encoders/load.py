@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.encoders.onnx import DEFAULT_BATCH_TOKENS, OnnxEncoder, is_onnx_folder
+from cmbert_retrieval.encoders.onnx import OnnxEncoder, is_onnx_folder
 from cmbert_retrieval.errors import ConfigError, EncoderError
 
 BACKENDS = ("auto", "onnx", "sentence_transformers")
@@ -41,7 +41,8 @@ def load_encoder(
         dtype: ``int8`` or ``float32`` for ``onnx``; ``float32``, ``bfloat16`` or ``float16`` for
             ``sentence_transformers``; ``auto`` is the fastest that is there.
         attention: ``sdpa``, ``eager`` or ``flash_attention_2``, for ``sentence_transformers``.
-        batch_tokens: tokens of a batch, with padding; None takes what was measured to be good.
+        batch_tokens: tokens of a batch, with padding, for ``sentence_transformers``; None takes what was
+            measured to be good. ``onnx`` runs every text by itself.
         threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores.
         pooling: another pooling than the model's, for ``sentence_transformers``.
         prompts: ``query`` and ``document`` prompts instead of the model's.
@@ -76,7 +77,6 @@ def load_encoder(
         return OnnxEncoder(
             folder,
             dtype=dtype,
-            batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS,
             threads=threads,
             max_tokens=max_tokens,
             prompts=prompts,

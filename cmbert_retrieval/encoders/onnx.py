@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
-from cmbert_retrieval.encoders.batching import length_sorted_batches
 from cmbert_retrieval.encoders.settings import read_json, read_settings
 from cmbert_retrieval.errors import ConfigError, EncoderError
 from cmbert_retrieval.threads import thread_budget
@@ -22,8 +22,8 @@ from cmbert_retrieval.threads import thread_budget
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-DEFAULT_BATCH_TOKENS = 2048
-"""Measured: 4,096 cost 10 % more for short texts, and gain nothing for long ones."""
+_TOLD_EVERY = 32
+"""Texts between two calls of ``progress``."""
 FORMAT = 1
 """Version of ``onnx/cmbert.json``."""
 
@@ -84,15 +84,15 @@ def is_onnx_folder(folder: Path) -> bool:
 class OnnxEncoder:
     """An encoder folder's ``onnx/`` part, run by onnxruntime.
 
-    Integer graphs quantise the activations of a whole batch with one scale, so a vector depends slightly on
-    the texts that share its batch. Batches depend on nothing but the texts of a call: equal calls give equal
-    bytes.
+    Every text is run by itself, as many at a time as there are threads. Integer graphs quantise the
+    activations of a whole batch with one scale, so in batches a vector would depend on the texts that share
+    its batch (cosines of 0.98 were seen). By itself, a text has one vector, whatever is encoded with it and
+    however many threads there are; and it costs no more: nothing is padded, and no thread waits for another.
 
     Args:
         folder: made by ``cmbert export``.
         dtype: ``int8``, ``float32``, or ``auto`` for the smallest there.
-        batch_tokens: tokens of a batch, with padding.
-        threads: for onnxruntime; see ``thread_budget``.
+        threads: texts that are run at the same time; see ``thread_budget``.
         revision: the hub commit that the folder is.
         source: what ``load_encoder`` needs to open this again; the folder when None.
         max_tokens: truncate elsewhere than the folder says.
@@ -107,7 +107,6 @@ class OnnxEncoder:
         folder: str | Path,
         *,
         dtype: str = "auto",
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
         threads: int | None = None,
         revision: str = "",
         source: str | None = None,
@@ -125,9 +124,9 @@ class OnnxEncoder:
         longest = identity.max_tokens if max_tokens is None else read_settings(self._folder).longest
         self._identity = with_changes(identity, longest=longest, max_tokens=max_tokens, prompts=prompts)
         self._source = str(folder) if source is None else source
-        self._batch_tokens = batch_tokens
         self._graph = self._choose_graph(dtype)
-        self._session = open_session(self._graph, threads=thread_budget(threads))
+        self._threads = thread_budget(threads)
+        self._session = open_session(self._graph)
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._tokenizer = self._open_tokenizer(truncate=True)
 
@@ -210,34 +209,35 @@ class OnnxEncoder:
         encodings = self._tokenizer.encode_batch_fast(
             [prompt + text for text in texts] if prompt else list(texts)
         )
-        ids = [encoding.ids for encoding in encodings]
-        for batch in length_sorted_batches([len(row) for row in ids], self._batch_tokens):
-            vectors[batch] = self._run([ids[position] for position in batch])
-            if progress is not None:
-                progress(len(batch))
+        ids = [encoding.ids or [self._manifest.pad_id] for encoding in encodings]
+        run = map if len(ids) == 1 else self._workers.map
+        for position, vector in enumerate(run(self._run, ids)):
+            vectors[position] = vector
+            if progress is not None and (
+                position % _TOLD_EVERY == _TOLD_EVERY - 1 or position == len(ids) - 1
+            ):
+                progress(position % _TOLD_EVERY + 1)
         if self._identity.normalized:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        width = max(1, max(len(row) for row in rows))
-        ids = np.full((len(rows), width), self._manifest.pad_id, np.int64)
-        mask = np.zeros((len(rows), width), np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
-        (output,) = self._session.run(["embeddings"], {"input_ids": ids, "attention_mask": mask})
-        if output.shape != (len(rows), self._identity.dim):
+    def _run(self, row: Sequence[int]) -> NDArray[np.float32]:
+        ids = np.array([row], np.int64)
+        (output,) = self._session.run(["embeddings"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        if output.shape != (1, self._identity.dim):
             raise EncoderError(
-                f"{self._graph}: gave vectors of shape {output.shape}, expected "
-                f"{(len(rows), self._identity.dim)}; "
+                f"{self._graph}: gave vectors of shape {output.shape}, expected {(1, self._identity.dim)}; "
                 "export the model again"
             )
-        return np.asarray(output, np.float32)
+        return np.asarray(output[0], np.float32)
+
+    @cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="cmbert-encoder")
 
 
-def open_session(graph: str | Path, *, threads: int) -> Any:
-    """Return an onnxruntime session on the CPU that keeps to ``threads`` and sleeps when idle.
+def open_session(graph: str | Path) -> Any:
+    """Return an onnxruntime session on the CPU that runs each call on the thread that makes it.
 
     Raises:
         EncoderError: the graph cannot be opened.
@@ -245,11 +245,9 @@ def open_session(graph: str | Path, *, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Spinning threads would take the cores from FAISS and from other sessions between two calls.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no narrower base

@@ -35,7 +35,7 @@ def test_a_float_graph_equals_torch_at_any_batch_and_length(
     report = export_encoder(folder, tmp_path / "out", quantize=None)
     assert report.float_distance < 1e-5
     torch = load_encoder(folder, backend="sentence_transformers", device="cpu", dtype="float32")
-    onnx = load_encoder(tmp_path / "out", backend="onnx", batch_tokens=10_000)
+    onnx = load_encoder(tmp_path / "out", backend="onnx")
     assert torch.identity.weights_sha256 == onnx.identity.weights_sha256
     lengths = torch.count_tokens(TEXTS)
     assert min(lengths) == 1 and max(lengths) > 300  # 3 and over 300 with the special tokens
