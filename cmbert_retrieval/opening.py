@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.errors import ConfigError, IndexLockedError
 from cmbert_retrieval.indexes.locks import COMMITS, commit_name
-from cmbert_retrieval.indexes.manifest import MANIFEST, FileEntry, write_manifest
+from cmbert_retrieval.indexes.manifest import MANIFEST, FileEntry, read_manifest, write_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.storage import atomic_file, files_below, fsync_tree
 from cmbert_retrieval.paths import cache_folder as default_cache
@@ -59,9 +59,7 @@ def open_pretrained(
     if folder.is_dir():
         if any((folder / file).is_file() for file in _ENCODER_FILES):
             raise _says_what_to_search(name)
-        raise ConfigError(
-            f"{name}: neither an index (no {MANIFEST}) nor an encoder (no config.json or modules.json)"
-        )
+        read_manifest(folder)  # says that there is no index, or only the beginning of one
     path = _download_index(str(name), revision, cache_folder, local_files_only)
     return _open(cls, path, encoder, None, options, cache_folder, notify)
 

@@ -286,11 +286,14 @@ class Retriever:
         return ranked
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        from cmbert_retrieval.encoders.identity import check_vectors
+
         encoder = self.encoder
         assert encoder is not None
         # A blank query means nothing: it must not find what lies nearest to nothing.
         filled = [text for text in texts if text.strip()]
-        vectors = iter(encoder.encode_query(filled)) if filled else iter(())
+        encoded = check_vectors(encoder.encode_query(filled), encoder.identity.dim) if filled else ()
+        vectors = iter(encoded)
         blank = np.empty(0, dtype=np.float32)
         return [next(vectors) if text.strip() else blank for text in texts]
 
@@ -303,7 +306,8 @@ class Retriever:
             # What meaning points at reads better as an excerpt than where the words are densest.
             signal = "dense" if "dense" in found else next(iter(found))
             row, document = self.reader.row(parts[signal].rows[id_])
-            offsets = None if row.start is None or row.end is None else (row.start, row.end)
+            # A row of the title alone, like an entry text, stands nowhere in the text.
+            offsets = (row.start, row.end) if row.start is not None and row.end else None
             passage = row.entry if row.entry is not None else document.text[row.start : row.end]
             hits.append(
                 Hit(

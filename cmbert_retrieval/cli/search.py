@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmbert_retrieval.cli._output import clean, is_terminal, print_json
-from cmbert_retrieval.indexes.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from cmbert_retrieval.types import Hit
@@ -47,8 +45,7 @@ def search(
     """Search an index by words and by meaning."""
     from cmbert_retrieval.retriever import Retriever
 
-    name = index if (Path(index) / MANIFEST).is_file() or not Path(index).is_dir() else _explain(index)
-    with Retriever.from_pretrained(name, encoder=encoder) as retriever:
+    with Retriever.from_pretrained(index, encoder=encoder) as retriever:
         hits = retriever.search(query, k, mode=mode.value if mode else None, filter=where, group=not passages)
     if as_json:
         print_json([hit_json(hit) for hit in hits])
@@ -59,13 +56,6 @@ def search(
             typer.echo(
                 f"{hit.rank}\t{hit.score:.4f}\t{hit.id}\t{clean(hit.document.title)}\t{clean(hit.passage)}"
             )
-
-
-def _explain(index: str) -> str:
-    from cmbert_retrieval.indexes.manifest import read_manifest
-
-    read_manifest(Path(index))  # says that there is none, or that a build is unfinished
-    return index
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:

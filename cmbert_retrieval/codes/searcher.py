@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
+from cmbert_retrieval.codes.ranking import RankedCode, rank_phrases
 from cmbert_retrieval.codes.tree import code_from_document, extend
+from cmbert_retrieval.corpora.code_names import entry_texts, official_names
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.types import Code, Document
 
 if TYPE_CHECKING:
-    from cmbert_retrieval.indexes.filters import Condition, Filter
+    from cmbert_retrieval.indexes.filters import Filter
     from cmbert_retrieval.retriever import Filters, Retriever
 
 # "I21.4", "i214", "S72.001A", "E11.-", "E1*"; the mark at the end says that all below is meant.
@@ -122,12 +123,10 @@ class CodeSearcher:
         answers = [self._named(text, k, where) for text in texts]
         phrases = [number for number, named in enumerate(answers) if named is None]
         if phrases:
-            found = self.retriever.search([texts[number] for number in phrases], k, mode=mode, filter=filter)
-            for number, hits in zip(phrases, found, strict=True):
-                answers[number] = [
-                    CodeHit(hit.rank, hit.score, code_from_document(hit.document), hit.passage)
-                    for hit in hits
-                ]
+            chosen = [texts[number] for number in phrases]
+            ranked = rank_phrases(self.retriever, chosen, k, mode=mode, where=where)
+            for number, found in zip(phrases, ranked, strict=True):
+                answers[number] = [self._hit(rank, entry) for rank, entry in enumerate(found, start=1)]
         complete = [hits or [] for hits in answers]
         return complete[0] if isinstance(query, str) else complete
 
@@ -143,11 +142,22 @@ class CodeSearcher:
             tops, seventh = [match[1].upper() + last for last in _LAST_OF_CATEGORY], ""
         else:
             return None
-        passing = (document for document in self._walk(tops) if self._meets(document, where))
+        documents = self._walk(tops)
+        if where is not None:
+            every = list(documents)
+            passing = self.retriever.reader.matching([document.id for document in every], where)
+            documents = (document for document in every if document.id in passing)
         return [
             CodeHit(rank, 1.0, code_from_document(document), text.strip(), seventh)
-            for rank, document in enumerate(itertools.islice(passing, k), start=1)
+            for rank, document in enumerate(itertools.islice(documents, k), start=1)
         ]
+
+    def _hit(self, rank: int, found: RankedCode) -> CodeHit:
+        row, document = self.retriever.reader.row(found.row)
+        code = code_from_document(document)
+        # What matched is a name as one would say it; what is shown is the name as it was published.
+        names = entry_texts(official_names(code.title, code.terms))
+        return CodeHit(rank, found.score, code, names.get(row.text, row.text))
 
     def _walk(self, codes: list[str]) -> Iterator[Document]:
         """Yield codes and all below them, the higher levels first."""
@@ -155,26 +165,3 @@ class CodeSearcher:
             level = [document for code in codes if (document := self.retriever.get(code)) is not None]
             yield from level
             codes = [child for document in level for child in code_from_document(document).children]
-
-    def _meets(self, document: Document, where: Filter | None) -> bool:
-        """Tell whether a document passes a filter, as the index would."""
-        if where is None:
-            return True
-        from cmbert_retrieval.indexes.columns import encode_all
-
-        stored: dict[int, list[Any]] = {}
-        for number, value, _ in encode_all(self.retriever.manifest.columns, document.metadata):
-            if value is not None:
-                stored.setdefault(number, []).append(value)
-        return all(_holds(condition, stored.get(condition.number, [])) for condition in where.conditions)
-
-
-def _holds(condition: Condition, values: list[Any]) -> bool:
-    if condition.operator == "exists":
-        return bool(values) == bool(condition.values[0])
-    if condition.operator in ("ne", "not_in"):
-        return not set(values) & set(condition.values)
-    if condition.operator in ("eq", "in"):
-        return bool(set(values) & set(condition.values))
-    compare = getattr(operator, condition.operator)
-    return any(compare(value, condition.values[0]) for value in values)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
+from cmbert_retrieval.corpora.code_names import entry_texts, official_names
 from cmbert_retrieval.corpora.files import GZIP_ERRORS, UnusableError, file_source, open_binary
+from cmbert_retrieval.corpora.lay import VOCABULARY
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Document
 
@@ -50,16 +52,6 @@ _LABELS = {
     "visual_impairment": "Visual impairment",
 }
 
-# Lines among the terms that name nothing: directions for use, and mere references to other codes.
-_DIRECTION = re.compile(
-    r"(this|these) (code|codes|category) |the (following|selection|listed) |for .*, code to "
-    r"|codes? also |use two ",
-    re.I,
-)
-_REFERENCE = re.compile(r"[A-Z][0-9A-Z][0-9A-Z](\.[0-9A-Z]*)?-?")
-_MERE_REFERENCE = re.compile(
-    r"(any )?conditions?( classifiable| listed)? (to|in|under)( |,|;|-|and|or|except)*", re.I
-)
 # "7th characters D and S do not apply to codes in category S06 with 6th character 7 - ..., or 8 - ..."
 _EXCEPTION = re.compile(
     r"7th characters? (?P<seventh>.+?) do(?:es)? not apply to codes in category (?P<category>\S+) "
@@ -70,7 +62,8 @@ _EXCEPTION = re.compile(
 class Icd10cmCorpus(Corpus):
     """The codes of one ICD-10-CM release, in the order of the tabular list.
 
-    Every document has the code as id, and as entries the texts by which it is found: title and other names.
+    Every document has the code as id, and as entries the texts by which it is found: its title and other
+    names as one would say them, and what people call the same thing. The official ones are in its metadata.
     """
 
     reader = "icd10cm"
@@ -102,8 +95,8 @@ class Icd10cmCorpus(Corpus):
         yield from itertools.islice(self._all_records(), after["position"] if after else 0, None)
 
     def sources(self) -> list[Source]:
-        """Return the file with its checksum."""
-        return [file_source(self.path, str(self.path))]
+        """Return the file with its checksum, and the vocabulary that adds what people call things."""
+        return [file_source(path, str(path)) for path in (self.path, VOCABULARY)]
 
     def _all_records(self) -> Iterator[Record]:
         codes = itertools.chain.from_iterable(self._blocks())
@@ -207,20 +200,8 @@ def _codes(section: _Element, shared: Mapping[str, Any]) -> Iterator[tuple[_Elem
             "seventh": allowed,
         }
         text = _readable(title, terms, notes, allowed)
-        yield element, code, Document(code, text, title, metadata, entries=_entries(title, terms))
-
-
-def _entries(title: str, terms: list[str]) -> tuple[str, ...]:
-    """Return the texts by which a code is found: each names it without the help of the others."""
-    entries = {title.casefold(): title}
-    heading = ""
-    for term in terms:
-        if term.endswith(":"):
-            heading = term[:-1]
-        elif not (_DIRECTION.match(term) or _MERE_REFERENCE.fullmatch(_REFERENCE.sub("", term))):
-            name = f"{heading} {term}".strip()
-            entries.setdefault(name.casefold(), name)
-    return tuple(entries.values())
+        entries = tuple(entry_texts(official_names(title, terms)))
+        yield element, code, Document(code, text, title, metadata, entries=entries)
 
 
 def _seventh(definitions: Iterable[_Element]) -> tuple[dict[str, str], list[str]]:

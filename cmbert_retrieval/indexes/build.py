@@ -129,12 +129,16 @@ class SegmentBuild:
             return None, "", ""
         try:
             metadata, sections = store.document_json(document)
-            "\0".join((document.id, document.title, document.text, metadata, *document.entries)).encode()
+            texts = (document.id, document.title, document.text, metadata, sections, *document.entries)
+            "\0".join(texts).encode()
         except UnicodeEncodeError:
             self._note("skipped", f"{_shown(document.id)}: its text is not valid Unicode")
             return None, "", ""
         except (ValueError, TypeError) as error:
             self._note("skipped", f"{_shown(document.id)}: {error}")
+            return None, "", ""
+        except RecursionError:
+            self._note("skipped", f"{_shown(document.id)}: its metadata is nested too deeply")
             return None, "", ""
         if not document.id or len(document.id.split()) != 1 or document.id != document.id.strip():
             problem = "an id with white space" if document.id.strip() else "an empty id"

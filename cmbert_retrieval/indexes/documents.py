@@ -6,7 +6,9 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,7 @@ def row_text(title: str, passage: str) -> str:
 
 def document_json(document: Document) -> tuple[str, str]:
     """Return metadata and sections as JSON. Raises ValueError for what JSON cannot hold."""
-    metadata = json.dumps(document.metadata, ensure_ascii=False, allow_nan=False, default=_json_value)
+    metadata = json.dumps(dict(document.metadata), ensure_ascii=False, allow_nan=False, default=_json_value)
     sections = json.dumps(
         [[s.start, s.end, list(s.path), s.kind] for s in document.sections], ensure_ascii=False
     )
@@ -88,8 +90,10 @@ def document_json(document: Document) -> tuple[str, str]:
 
 
 def _json_value(value: Any) -> Any:
-    if isinstance(value, tuple | set | frozenset):
-        return sorted(value) if isinstance(value, set | frozenset) else list(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "item"):  # numpy scalars
@@ -103,17 +107,59 @@ def document_hash(document: Document, metadata: str, sections: str) -> bytes:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).digest()
 
 
+class _Connection(sqlite3.Connection):
+    """A connection that closes when the thread that opened it ends."""
+
+    path: Path
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):
+            self.close()
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor whose errors say what to do, also those that come after the first row."""
+
+    connection: _Connection
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.connection.path, error) from None
+
+    def fetchone(self) -> Any:
+        return next(self, None)
+
+    def fetchall(self) -> list[Any]:
+        return list(self)
+
+
+def _damaged(path: Path, error: sqlite3.DatabaseError) -> IndexCorruptError:
+    # SQLite quotes text that it cannot decode; nobody else must read it.
+    reason = "text that is not UTF-8" if "decode" in str(error) else str(error)
+    return IndexCorruptError(f"{path}: {reason}; run: cmbert index verify")
+
+
 def connect(path: Path, *, writable: bool = False) -> sqlite3.Connection:
     """Open a segment's database: for building, or as the immutable file that it becomes."""
-    if writable:
-        connection = sqlite3.connect(path.absolute().as_uri() + "?mode=rwc", uri=True, isolation_level=None)
-        connection.execute("PRAGMA synchronous = FULL")
-    else:
-        # A URI: read-only media have no room for a journal, and immutable files need no locks.
-        uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA mmap_size = 1073741824")
+    if not writable:
+        return _connect_immutable(path)
+    connection = sqlite3.connect(path.absolute().as_uri() + "?mode=rwc", uri=True, isolation_level=None)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _connect_immutable(path: Path) -> _Connection:
+    # A URI: read-only media have no room for a journal, and immutable files need no locks.
+    uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, factory=_Connection
+    )
+    connection.path = path
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA mmap_size = 1073741824")
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
 
@@ -129,7 +175,7 @@ class DocumentStore:
         """
         self._path = path
         self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
         if not path.is_file():
             raise IndexCorruptError(f"{path} is missing; run: cmbert index verify")
 
@@ -142,17 +188,16 @@ class DocumentStore:
         connection = getattr(self._local, "connection", None)
         try:
             if connection is None:
-                connection = self._local.connection = connect(self._path)
-                self._open.append(connection)
-            return connection.execute(sql, parameters)
+                connection = self._local.connection = _connect_immutable(self._path)
+                self._open.add(connection)
+            return connection.cursor(_Cursor).execute(sql, parameters)
         except sqlite3.DatabaseError as error:
-            raise IndexCorruptError(f"{self._path}: {error}; run: cmbert index verify") from None
+            raise _damaged(self._path, error) from None
 
     def close(self) -> None:
         """Close the connections of all threads."""
-        for connection in self._open:
+        for connection in list(self._open):
             connection.close()
-        self._open.clear()
         self._local = threading.local()
 
     def parents(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
@@ -186,9 +231,17 @@ class DocumentStore:
         for row, document, number, start, end, entry, title in self.query(sql, parameters):
             if entry is None and document != current:
                 current = document
-                (text,) = self.query("SELECT text FROM documents WHERE document = ?", (document,)).fetchone()
+                text = self._text(document)
             passage = text[start:end] if entry is None else entry
             yield Row(row, document, number, start, end, entry, title, row_text(title, passage))
+
+    def _text(self, document: int) -> str:
+        found = self.query("SELECT text FROM documents WHERE document = ?", (document,)).fetchone()
+        if found is None or not isinstance(found[0], str):
+            raise IndexCorruptError(
+                f"{self._path}: document {document} is missing; run: cmbert index verify"
+            )
+        return found[0]
 
     def find(self, id: str) -> list[tuple[int, bytes]]:
         """Return (document number, hash) of every revision with this id, the latest last."""
@@ -200,7 +253,12 @@ class DocumentStore:
 
     def document(self, number: int) -> Document:
         """Return a whole document by its number."""
-        return next(self.documents("document = ?", (number,)))
+        found = next(self.documents("document = ?", (number,)), None)
+        if found is None:
+            raise IndexCorruptError(
+                f"{self._path}: document {number} is missing; run: cmbert index verify"
+            )
+        return found
 
     def documents(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Document]:
         """Yield whole documents in the order in which they were added."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import weakref
@@ -22,9 +23,8 @@ from cmbert_retrieval.indexes.storage import link_tree
 ANALYSERS = ("english", "plain")
 WRITER_HEAP_BYTES = 64_000_000
 MAX_QUERY_TERMS = 1024
-_SCORE_DECIMALS = (
-    4  # tantivy adds a row's terms in an order that depends on its segments; this hides the last bits
-)
+# tantivy adds up a row's terms in an order that depends on its segments; rounding hides the last bits.
+_SCORE_DECIMALS = 4
 
 _FIELD_KINDS = {
     "text": "text",
@@ -165,6 +165,11 @@ class LexicalReader:
         """Return the terms of a text and how often each occurs."""
         return Counter(self._analyser.analyze(text))
 
+    def rarity(self, term: str) -> float:
+        """Return how much a term tells about a row, as BM25 weighs it; terms that occur nowhere tell most."""
+        rows, with_term = len(self), int(self._searcher.doc_freq("words", term))
+        return math.log(1 + (rows - with_term + 0.5) / (with_term + 0.5))
+
     def search(
         self, text: str, k: int, where: Filter | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -189,11 +194,12 @@ class LexicalReader:
             # A filter must not add to the score, so its constant score is multiplied by nought.
             silent = tantivy.Query.boost_query(tantivy.Query.const_score_query(self._filter(where), 1.0), 0.0)
             query = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, silent)])
-        limit = k + 16
+        limit, total = k + 16, len(self)
         while True:
+            limit = min(limit, max(total, 1))  # tantivy reserves memory for as many
             hits = self._searcher.search(query, limit, count=False).hits
             scores = np.round(np.array([score for score, _ in hits], dtype=np.float64), _SCORE_DECIMALS)
-            if len(hits) < limit or scores[-1] < scores[k - 1]:
+            if len(hits) < limit or limit >= total or scores[-1] < scores[k - 1]:
                 break
             limit *= 4  # the border lies among equal scores: take them all
         rows = np.array(

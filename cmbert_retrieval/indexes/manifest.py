@@ -143,9 +143,16 @@ class Manifest:
             values["segments"] = tuple(SegmentEntry(**entry) for entry in values["segments"])
             values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
             values["sources"] = tuple(values["sources"])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
+            manifest = cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
             raise IndexCorruptError(f"{path}: not a manifest of an index ({error})") from None
+        names = [*manifest.files, *(entry.name for entry in manifest.segments)]
+        names += [name for name in (manifest.lexical, manifest.deleted) if name]
+        for name in names:
+            # An index from elsewhere must not make us read, copy or remove what lies outside its folder.
+            if "\\" in name or ":" in name or any(part in ("", ".", "..") for part in name.split("/")):
+                raise IndexCorruptError(f"{path}: names '{name[:60]}', which is no file of an index")
+        return manifest
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from cmbert_retrieval.indexes.lexical import LexicalReader
 from cmbert_retrieval.indexes.locks import ReadLease
 from cmbert_retrieval.indexes.manifest import Manifest
 from cmbert_retrieval.indexes.segment import Segment
+from cmbert_retrieval.indexes.vectors import read_array
 from cmbert_retrieval.types import Document
 
 Ranked = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -40,6 +42,7 @@ class IndexReader:
         self.manifest: Manifest = self._lease.manifest
         dim = self.manifest.encoder.identity.dim if self.manifest.encoder else None
         self.segments: list[Segment] = []
+        self._lock = threading.Lock()
         self._words: LexicalReader | None = None
         self._masks: dict[Filter | None, list[NDArray[np.bool_] | None]] = {}
         try:
@@ -70,10 +73,12 @@ class IndexReader:
     @property
     def words(self) -> LexicalReader:
         """The tantivy side, opened when it is first needed."""
-        if self._words is None:
-            manifest = self.manifest
-            self._words = LexicalReader(self.path / manifest.lexical, manifest.columns, manifest.analyser)
-        return self._words
+        with self._lock:
+            if self._words is None:
+                manifest = self.manifest
+                folder = self.path / manifest.lexical
+                self._words = LexicalReader(folder, manifest.columns, manifest.analyser)
+            return self._words
 
     # --- search over rows ---
 
@@ -107,12 +112,14 @@ class IndexReader:
         return all_scores[order], all_rows[order]
 
     def _allowed(self, where: Filter | None) -> list[NDArray[np.bool_] | None]:
-        masks = self._masks.get(where)
+        with self._lock:
+            masks = self._masks.get(where)
         if masks is None:
             masks = [segment.mask(self.dead, where) for segment in self.segments]
-            if len(self._masks) >= _CACHED_MASKS:
-                self._masks.pop(next(iter(self._masks)), None)
-            self._masks[where] = masks
+            with self._lock:
+                if len(self._masks) >= _CACHED_MASKS:
+                    self._masks.pop(next(iter(self._masks)))
+                self._masks[where] = masks
         return masks
 
     # --- rows and documents ---
@@ -222,12 +229,9 @@ def _read_dead(root: Path, manifest: Manifest) -> NDArray[np.int64]:
     if manifest.deleted is None:
         return np.empty(0, dtype=np.int64)
     path = root / manifest.deleted
-    try:
-        dead = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise IndexCorruptError(f"{path}: {error}; run: cmbert index verify") from None
+    dead = np.array(read_array(path))
     if dead.dtype != np.int64 or dead.ndim != 1 or len(dead) != manifest.dead_rows:
         raise IndexCorruptError(
             f"{path}: not the list of {manifest.dead_rows} dead rows; run: cmbert index verify"
         )
-    return dead  # type: ignore[no-any-return]
+    return dead

@@ -11,7 +11,7 @@ from cmbert_retrieval.errors import IndexCorruptError
 from cmbert_retrieval.indexes.documents import DATABASE, DocumentStore
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.manifest import SegmentEntry
-from cmbert_retrieval.indexes.vectors import ROWS_FILE, ShardedVectors, VectorSearch
+from cmbert_retrieval.indexes.vectors import ROWS_FILE, ShardedVectors, VectorSearch, read_array, read_shard
 
 
 class Segment:
@@ -26,7 +26,7 @@ class Segment:
         self.entry = entry
         self.folder = root / "segments" / entry.name
         self.documents = DocumentStore(self.folder / DATABASE)
-        self.vectors = ShardedVectors(sorted(self.folder.glob("vectors-*.npy"))) if dim is not None else None
+        self.vectors = ShardedVectors(self._shards()) if dim is not None else None
         if self.vectors is not None and len(self.vectors) != entry.rows:
             raise IndexCorruptError(
                 f"{self.folder}: {len(self.vectors)} vectors for {entry.rows} rows; run: cmbert index verify"
@@ -40,7 +40,22 @@ class Segment:
         # left.
         self._rows: NDArray[np.int64] | None = None
         if not entry.dense:
-            self._rows = np.load(self.folder / ROWS_FILE, mmap_mode="r", allow_pickle=False)
+            self._rows = read_array(self.folder / ROWS_FILE)
+            if self._rows.dtype != np.int64 or self._rows.shape != (entry.rows,):
+                raise IndexCorruptError(
+                    f"{self.folder / ROWS_FILE}: not the {entry.rows} rows of the manifest; "
+                    "run: cmbert index verify"
+                )
+
+    def _shards(self) -> list[Path]:
+        """Return the files that hold the segment's rows; what lies behind them belongs to no commit."""
+        paths: list[Path] = []
+        rows = 0
+        for path in sorted(self.folder.glob("vectors-*.npy")):
+            if rows < self.entry.rows or not paths:
+                paths.append(path)
+                rows += len(read_shard(path))
+        return paths
 
     def __contains__(self, row: int) -> bool:
         return self.entry.first_row <= row < self.entry.end_row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
 from cmbert_retrieval.indexes.storage import atomic_file
+from cmbert_retrieval.threads import thread_budget
 
 logger = logging.getLogger(__name__)
 
 FAISS_FILE = "vectors.faiss"
 ROWS_FILE = "rows.npy"
 TRAINING_VECTORS_PER_LIST = 64
+TRAINING_VECTORS = 65_536  # at least, where there are so many
+_FAISS_NOISE = 4e-6  # relative error of an inner product in float32, for some thousand dimensions
 _EXACT_BELOW = 4096  # matching rows that a scan of float16 vectors finds faster than FAISS does
 
 
@@ -35,21 +39,34 @@ def write_shard(path: Path, vectors: NDArray[np.float32]) -> None:
         np.save(file, vectors.astype(np.float16), allow_pickle=False)
 
 
+def read_array(path: Path) -> NDArray[Any]:
+    """Map an array file into memory.
+
+    Raises:
+        IndexCorruptError: it is missing or damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise IndexCorruptError(f"{path} is missing; run: cmbert index verify") from None
+    except Exception as error:  # a damaged header is Python that may fail in any way
+        reason = type(error).__name__
+        raise IndexCorruptError(f"{path}: not a readable array ({reason}); run: cmbert index verify") from None
+
+
 def read_shard(path: Path) -> NDArray[np.float16]:
     """Map a shard's vectors into memory.
 
     Raises:
         IndexCorruptError: it is missing or not such a file.
     """
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise IndexCorruptError(f"{path}: {error}; run: cmbert index verify") from None
+    vectors = read_array(path)
     if vectors.dtype != np.float16 or vectors.ndim != 2:
         raise IndexCorruptError(
-            f"{path}: expected a float16 matrix, got {vectors.dtype} with shape {vectors.shape}"
+            f"{path}: expected a float16 matrix, got {vectors.dtype} with shape {vectors.shape}; "
+            "run: cmbert index verify"
         )
-    return vectors  # type: ignore[no-any-return]
+    return vectors
 
 
 class ShardedVectors:
@@ -101,26 +118,25 @@ def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> 
     if factory == "Flat":
         _write_flat(path, vectors, dim)
         return factory
-    import faiss
-
+    faiss = _faiss()
+    unusable = f"FAISS cannot use the factory '{factory}' for vectors of {dim} dimensions; try HNSW32 or Flat"
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError:
-        raise ConfigError(
-            f"FAISS does not know the factory '{factory}' for vectors of {dim} dimensions"
-        ) from None
-    if not index.is_trained:
-        needed = _training_size(index)
-        if len(vectors) < needed:
-            _write_flat(path, vectors, dim)
-            return "Flat"
-        check_memory(factory, dim, len(vectors))
-        positions = np.linspace(0, len(vectors) - 1, min(len(vectors), max(needed, 65536))).astype(np.int64)
-        index.train(vectors.take(np.unique(positions)).astype(np.float32))
-    else:
-        check_memory(factory, dim, len(vectors))
-    for shard in vectors.shards():
-        index.add(shard.astype(np.float32))
+        raise ConfigError(unusable) from None
+    if not index.is_trained and len(vectors) < _training_size(index):
+        _write_flat(path, vectors, dim)
+        return "Flat"
+    check_memory(factory, dim, len(vectors))
+    try:
+        if not index.is_trained:
+            sample = min(len(vectors), max(_training_size(index), TRAINING_VECTORS))
+            positions = np.linspace(0, len(vectors) - 1, sample).astype(np.int64)
+            index.train(vectors.take(np.unique(positions)).astype(np.float32))
+        for shard in vectors.shards():
+            index.add(shard.astype(np.float32))
+    except RuntimeError:
+        raise ConfigError(unusable) from None
     temporary = path.with_name(path.name + ".tmp")
     faiss.write_index(index, str(temporary))
     with temporary.open("rb+") as file:
@@ -129,13 +145,23 @@ def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> 
     return factory
 
 
+def _faiss() -> Any:
+    """Return FAISS, kept to our threads: it would take all cores of the machine."""
+    import faiss
+
+    faiss.omp_set_num_threads(thread_budget())
+    return faiss
+
+
 def _training_size(index: Any) -> int:
     import faiss
 
     try:
-        return TRAINING_VECTORS_PER_LIST * int(faiss.extract_index_ivf(index).nlist)
+        inverted = faiss.extract_index_ivf(index)
     except RuntimeError:
         return 256 * TRAINING_VECTORS_PER_LIST
+    centroids = inverted.pq.ksub if hasattr(inverted, "pq") else 0
+    return max(TRAINING_VECTORS_PER_LIST * int(inverted.nlist), int(centroids))
 
 
 def _write_flat(path: Path, vectors: ShardedVectors, dim: int) -> None:
@@ -149,15 +175,26 @@ def _write_flat(path: Path, vectors: ShardedVectors, dim: int) -> None:
 
 def factory_bytes(factory: str, dim: int, rows: int) -> int:
     """Return about how many bytes a factory holds in memory while it is built."""
-    raw = 4 * dim * rows
     if factory == "Flat":
         return 0
-    graph = 4 * 2 * 2 * 32 * rows if "HNSW" in factory else 0
-    if "SQ8" in factory:
-        return dim * rows + graph + 16 * rows
-    if "PQ" in factory or "RaBitQ" in factory:
-        return 80 * rows + 4 * dim * 65536
-    return raw + graph
+    reduced = re.search(r"(?:PCA\w*?|OPQ\d+_|RR)(\d+)(?=,)", factory)
+    width = min(dim, int(reduced[1])) if reduced else dim
+    codes = re.search(r"(?<!O)PQ(\d+)(?:x(\d+))?", factory)
+    if codes:
+        row_bytes = int(codes[1]) * int(codes[2] or 8) // 8 + 1
+    elif "RaBitQ" in factory:
+        row_bytes = width // 8 + 9
+    elif scalar := re.search(r"SQ(\d+)", factory):
+        row_bytes = width * int(scalar[1]) // 8
+    else:
+        row_bytes = 4 * width
+    row_bytes += 8 if "IVF" in factory else 0
+    row_bytes += 4 * dim if "RFlat" in factory or "Refine(Flat)" in factory else 0
+    graph = re.search(r"(?<!_)HNSW(\d*)", factory)
+    row_bytes += 4 * (2 * int(graph[1] or 32) + 8) if graph else 0
+    lists = re.search(r"IVF(\d+)", factory)
+    training = max(TRAINING_VECTORS, TRAINING_VECTORS_PER_LIST * int(lists[1]) if lists else 0)
+    return row_bytes * rows + 4 * dim * min(training, rows)
 
 
 def check_memory(factory: str, dim: int, rows: int) -> None:
@@ -210,8 +247,7 @@ class VectorSearch:
     def _open(self) -> Any:
         with self._lock:
             if self._index is None:
-                import faiss
-
+                faiss = _faiss()
                 flags = faiss.IO_FLAG_MMAP_IFC if self._factory == "Flat" else 0
                 try:
                     index = faiss.read_index(str(self._path), flags)
@@ -225,6 +261,20 @@ class VectorSearch:
                     )
                 self._index = index
             return self._index
+
+    def is_of_its_vectors(self) -> bool:
+        """Return whether FAISS holds the stored vectors. Kinds that keep codes are not looked into."""
+        index = self._open()
+        if self._factory != "Flat":
+            return True
+        start = 0
+        for shard in self.vectors.shards():
+            for first in range(0, len(shard), 8192):
+                block = np.asarray(shard[first : first + 8192], dtype=np.float32)
+                if not np.array_equal(index.reconstruct_n(start, len(block)), block):
+                    return False
+                start += len(block)
+        return True
 
     def search(
         self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
@@ -250,22 +300,32 @@ class VectorSearch:
                 return self._scan(query, chosen)
             scores = exact_scores(query, self.vectors.take(positions))
             ordered = np.sort(scores)[::-1]
-            if len(positions) >= total or ordered[-1] < ordered[k - 1] or len(positions) < wanted:
+            # FAISS adds up in float32: what it puts behind the last candidate may be as good as that.
+            beyond = ordered[-1] + _FAISS_NOISE * float(np.linalg.norm(query)) * self._norm(positions)
+            if len(positions) >= total or beyond < ordered[k - 1] or len(positions) < wanted:
                 return scores, positions
             wanted *= 4  # the border lies among equal scores: take them all
+
+    def _norm(self, positions: NDArray[np.int64]) -> float:
+        vectors = self.vectors.take(positions).astype(np.float32)
+        return float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max(initial=0.0)))
 
     def _candidates(
         self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
     ) -> NDArray[np.int64]:
-        import faiss
-
+        faiss = _faiss()
         index = self._open()
         parameters = None
         if allowed is not None:
             bits = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(bits)
             parameters = _parameters(index, selector)
-        _, found = index.search(query[None, :], k, params=parameters)
+        try:
+            _, found = index.search(query[None, :], k, params=parameters)
+        except RuntimeError:
+            if allowed is None:
+                raise
+            return np.empty(0, np.int64)  # a kind that knows no filters: the caller scans instead
         positions = found[0]
         return np.asarray(positions[positions >= 0], dtype=np.int64)
 
@@ -284,10 +344,14 @@ def _parameters(index: Any, selector: Any) -> Any:
     import faiss
 
     inner = faiss.downcast_index(index)
-    while isinstance(inner, faiss.IndexPreTransform | faiss.IndexIDMap | faiss.IndexRefine):
-        if isinstance(inner, faiss.IndexPreTransform):
-            return faiss.SearchParametersPreTransform(index_params=_parameters(inner.index, selector))
-        inner = faiss.downcast_index(inner.index if hasattr(inner, "index") else inner.base_index)
+    if isinstance(inner, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_parameters(inner.index, selector))
+    if isinstance(inner, faiss.IndexRefine):
+        parameters = faiss.IndexRefineSearchParameters()
+        parameters.k_factor = inner.k_factor
+        # Attached to the Python object, too: FAISS keeps a bare pointer.
+        parameters.inner = parameters.base_index_params = _parameters(inner.base_index, selector)
+        return parameters
     if isinstance(inner, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=inner.nprobe)
     if isinstance(inner, faiss.IndexHNSW):

@@ -16,6 +16,7 @@ from cmbert_retrieval.indexes.locks import COMMITS, ReadLease, commit_name
 from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.storage import files_below, sha256_of
+from cmbert_retrieval.indexes.vectors import FAISS_FILE
 
 DEEP_ROWS = 1000
 DEEP_COSINE = 0.95
@@ -129,6 +130,8 @@ def _consistency_problems(reader: IndexReader) -> Iterator[str]:
             for shard in segment.vectors.shards():
                 if not np.isfinite(shard).all():
                     yield f"segments/{segment.entry.name}: vectors that are not finite"
+        if segment.nearest is not None and not segment.nearest.is_of_its_vectors():
+            yield f"segments/{segment.entry.name}/{FAISS_FILE}: holds other vectors than those stored"
     rows = np.concatenate(live) if live else np.empty(0, dtype=np.int64)
     if len(rows) != manifest.rows or documents != manifest.documents:
         yield (

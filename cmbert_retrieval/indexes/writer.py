@@ -112,8 +112,9 @@ class IndexWriter:
             building = path.with_name(path.name + ".building")
             if uncommitted and (path / PINS).exists() and not building.exists():
                 path.rename(building)
-        for leftover in self.root.glob("*.tmp"):
-            leftover.unlink()
+        for pattern in ("*.tmp", "segments/*.building/*.tmp"):
+            for leftover in self.root.glob(pattern):
+                leftover.unlink()
         clean(self.root, current)
 
     # --- what users ask for ---

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cmbert_retrieval.corpora.code_names import spoken
 from cmbert_retrieval.corpora.icd10cm import Icd10cmCorpus
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Document
@@ -74,7 +75,9 @@ def test_a_code_has_its_title_terms_and_place(release: dict[str, Document]) -> N
     code = release["I21.4"]
     assert code.title == "Non-ST elevation (NSTEMI) myocardial infarction"
     assert code.entries[0] == code.title
-    assert "Non-Q wave myocardial infarction NOS" in code.entries
+    assert "Non-Q wave myocardial infarction NOS" in code.metadata["terms"]
+    assert "Non-Q wave myocardial infarction" in code.entries
+    assert "Non-ST elevation myocardial infarction" in code.entries
     expected = {
         "system": "icd10cm",
         "kind": "code",
@@ -143,12 +146,19 @@ def test_entries_are_unlike_each_other_and_none_is_a_direction_or_a_mere_referen
     release: dict[str, Document],
 ) -> None:
     for document in release.values():
-        assert document.entries[0] == document.title
+        assert document.entries[0] == (spoken(document.title) or document.title)
         assert len({entry.casefold() for entry in document.entries}) == len(document.entries)
         assert all(entry == entry.strip() and not entry.endswith(":") for entry in document.entries)
         assert not any(entry.startswith(("This category", "These codes")) for entry in document.entries)
     assert release["Z80.3"].entries == ("Family history of malignant neoplasm of breast",)
     assert release["Z80.3"].metadata["terms"] == ["Conditions classifiable to C50.-"]
+
+
+def test_a_code_is_also_found_by_what_people_call_it(release: dict[str, Document]) -> None:
+    assert "heart attack" in release["I21.9"].entries
+    assert "broken hip" in release["S72.00"].entries
+    assert "heart attack" not in release["I21.9"].metadata["terms"]
+    assert "heart attack" not in release["I25.2"].entries
 
 
 def test_metadata_is_json_and_declared_columns_have_their_types(release: dict[str, Document]) -> None:
@@ -289,7 +299,8 @@ def test_an_absent_file_and_a_folder_are_errors(tmp_path: Path) -> None:
 
 def test_the_source_has_the_checksum_of_the_file(tmp_path: Path) -> None:
     path = small(tmp_path)
-    (source,) = Icd10cmCorpus(path).sources()
+    source, vocabulary = Icd10cmCorpus(path).sources()
+    assert Path(vocabulary.path).name == "lay_terms.tsv"
     assert source.path == str(path)
     assert source.bytes == path.stat().st_size
     path.write_text(SMALL.replace("gnome", "dwarf"), encoding="utf-8")

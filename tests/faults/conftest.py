@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import harness
 import pytest
@@ -29,6 +30,7 @@ class Workshop:
         added: after the addition to it.
         deleted: after deleting ``DELETED`` from that.
         optimized: after optimizing that.
+        reports: what each of these commands reported, by its name.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Workshop:
     added: Path
     deleted: Path
     optimized: Path
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def build(self, out: Path) -> list[str]:
         """Return the command that builds."""
@@ -89,5 +92,6 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) 
             harness.shutil.copytree(before, target)
         ended = harness.run(*command(target))
         assert ended.code == 0, ended.err
+        made.reports[command.__name__] = ended.report
         before = target
     return made

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import harness
 import pytest
@@ -18,9 +19,10 @@ from conftest import SHARD_ROWS, Workshop
 from harness import BEGINNING, DONE, PHASES, RENAME, SHARDS, WORDS, Ended, State
 
 from cmbert_retrieval.indexes.locks import commit_name
+from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.verify import verify
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 RANDOM_KILLS = {"build": 22, "add": 14, "delete": 6, "optimize": 8}
 assert sum(RANDOM_KILLS.values()) == 50
@@ -99,10 +101,17 @@ def check_second_run(job: Job, root: Path, hit: str) -> None:
             dead = ended.report["rows"] - rows
             missing = 0 if hit == DONE else rows + dead - stored
             assert ended.report["encoded"] <= max(missing, 0) + (0 if hit == DONE else SHARD_ROWS)
+        if hit != DONE:
+            assert counts(ended.report) == counts(job.workshop.reports[job.name]), f"{job.name}, killed {hit}"
     result = verify(root)
     assert (result.problems, result.leftovers, harness.unfinished(root)) == ([], [], [])
     assert State.of(root) == job.new, f"{job.name}, killed {hit}, then finished"
     assert harness.answers(root, job.workshop.encoder) == job.answers, f"{job.name}, killed {hit}"
+
+
+def counts(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what a report says of the work as a whole, not of this run."""
+    return {name: value for name, value in report.items() if name not in ("index", "encoded")}
 
 
 Kill = Callable[[list[str], Path], Ended]
@@ -130,9 +139,9 @@ def trials(planned: Sequence[tuple[Job, Kill]]) -> list[tuple[str, str]]:
 def table(hits: Sequence[tuple[str, str]]) -> str:
     names = list(RANDOM_KILLS)
     lines = [f"{'killed':40}" + "".join(f"{name:>10}" for name in names) + f"{'all':>6}"]
-    counts = Counter(hits)
+    found = Counter(hits)
     for one in PHASES:
-        cells = [counts[name, one] for name in names]
+        cells = [found[name, one] for name in names]
         lines.append(f"{one:40}" + "".join(f"{cell:>10}" for cell in cells) + f"{sum(cells):>6}")
     return "\n".join(lines)
 
@@ -200,8 +209,8 @@ def test_killed_at_each_step_of_a_commit_every_command_leaves_a_commit_and_can_b
     with capsys.disabled():
         print(f"\n{table(hits)}")
     assert hits == expected
-    counts = Counter(hit for _, hit in hits)
-    assert counts[SHARDS] >= 10 and counts[WORDS] >= 5 and counts[RENAME] >= 5
+    by_phase = Counter(hit for _, hit in hits)
+    assert by_phase[SHARDS] >= 10 and by_phase[WORDS] >= 5 and by_phase[RENAME] >= 5
 
 
 def test_killed_again_and_again_a_build_still_comes_to_its_end_without_encoding_twice(
@@ -241,3 +250,24 @@ def test_killed_while_it_clears_up_after_a_kill_a_command_can_still_be_finished(
             assert hit != DONE
             check_second_run(job, root, hit)
             shutil.rmtree(root)
+
+
+def test_a_reader_of_an_old_commit_keeps_it_through_a_kill_and_the_clearing_up_after_it(
+    workshop: Workshop,
+) -> None:
+    if harness.why_no_strace():
+        pytest.skip(harness.why_no_strace())
+    with harness.copied(workshop.built, workshop.folder / "held") as root:
+        with IndexReader(root) as held:
+            before = State.of_reader(held)
+            assert harness.run("index", "delete", str(root), "d1", "d2").code == 0
+            harness.run_and_kill_at(workshop.add(root), harness.RENAMES, root / "manifest.json.tmp")
+            assert harness.phase(root, 2) == RENAME
+            assert harness.run(*workshop.add(root)).code == 0
+            assert harness.run("index", "optimize", str(root)).code == 0
+            assert State.of_reader(held) == before  # read anew, from files of commit 1
+            assert len(held.words.rows()) == len(before.rows)
+        assert verify(root).problems == []
+        assert verify(root).leftovers != []
+        assert harness.run("index", "delete", str(root), "d5").code == 0
+        assert verify(root).leftovers == []
