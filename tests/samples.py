@@ -19,11 +19,14 @@ from cmbert_retrieval.indexes.writer import IndexWriter
 from cmbert_retrieval.types import Document
 
 WORDS = (
-    "aspirin warfarin metformin insulin lisinopril heart kidney liver lung femur stroke sepsis asthma diabetes "
-    "fracture infarction pneumonia anaemia migraine biopsy dialysis stent graft dose trial cohort placebo "
-    "mortality relapse remission chronic acute severe mild bilateral left right proximal distal renal hepatic "
-    "cardiac pulmonary cerebral patients children adults women men pregnancy screening therapy outcome risk"
+    "aspirin warfarin metformin insulin lisinopril heart kidney liver lung femur stroke sepsis "
+    "asthma diabetes fracture infarction pneumonia anaemia migraine biopsy dialysis stent graft dose "
+    "trial cohort placebo mortality relapse remission chronic acute severe mild bilateral left right "
+    "proximal distal renal hepatic cardiac pulmonary cerebral patients children adults women men "
+    "pregnancy screening therapy outcome risk"
 ).split()
+
+JOURNALS = ("BMJ", "JAMA", "Ann Surg")
 
 SMALL = ("passages.max_tokens=24", "shard_rows=7")
 """Short passages and small shards: a dozen documents already have several of each."""
@@ -43,7 +46,10 @@ def document(number: int, *, seed: int = 0, sentences: int | None = None) -> Doc
         id=f"note-{number}",
         title=" ".join(chance.choices(WORDS, k=3)),
         text=" ".join(sentence(chance) for _ in range(count)),
-        metadata={"year": 2000 + chance.randint(0, 25), "journal": chance.choice(["BMJ", "JAMA", "Ann Surg"])},
+        metadata={
+            "year": 2000 + chance.randint(0, 25),
+            "journal": chance.choice(["BMJ", "JAMA", "Ann Surg"]),
+        },
     )
 
 

@@ -42,7 +42,7 @@ _UNSPECIFIED_PART = re.compile(
     re.IGNORECASE,
 )
 _UNSPECIFIED = re.compile(r"\bunspecified (?=\w)|,? *\bunspecified\b(?! \w)", re.IGNORECASE)
-_BRACKETS = re.compile(r"\s*\[[^\]]*\]|\s*\((?=[^)]*[a-z]{3})[^)]*\)")
+_BRACKETS = re.compile(r"\s*\[[^\]]*\]|\s*\((?=[^)]*[A-Za-z]{3})[^)]*\)")
 _SPACES = re.compile(r"\s+")
 _STRAY = re.compile(r"\s+([,;:])|([,;:])(?=[,;:])|^[,;:\s]+|[,;:\s]+$")
 

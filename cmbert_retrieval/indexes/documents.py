@@ -203,8 +203,8 @@ class DocumentStore:
     def parents(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
         """Return row -> (document number, document id)."""
         sql = (
-            "SELECT row, document, documents.id FROM json_each(?) AS wanted JOIN rows ON rows.row = wanted.value "
-            "JOIN documents USING (document)"
+            "SELECT row, document, documents.id FROM json_each(?) AS wanted "
+            "JOIN rows ON rows.row = wanted.value JOIN documents USING (document)"
         )
         return {row: (number, id_) for row, number, id_ in self.query(sql, (json.dumps(list(rows)),))}
 
@@ -238,9 +238,7 @@ class DocumentStore:
     def _text(self, document: int) -> str:
         found = self.query("SELECT text FROM documents WHERE document = ?", (document,)).fetchone()
         if found is None or not isinstance(found[0], str):
-            raise IndexCorruptError(
-                f"{self._path}: document {document} is missing; run: cmbert index verify"
-            )
+            raise IndexCorruptError(f"{self._path}: document {document} is missing; run: cmbert index verify")
         return found[0]
 
     def find(self, id: str) -> list[tuple[int, bytes]]:
@@ -255,9 +253,7 @@ class DocumentStore:
         """Return a whole document by its number."""
         found = next(self.documents("document = ?", (number,)), None)
         if found is None:
-            raise IndexCorruptError(
-                f"{self._path}: document {number} is missing; run: cmbert index verify"
-            )
+            raise IndexCorruptError(f"{self._path}: document {number} is missing; run: cmbert index verify")
         return found
 
     def documents(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Document]:

@@ -145,6 +145,11 @@ class IndexReader:
         for segment, here in self._by_segment(rows):
             found = segment.documents.parents(rows[here].tolist())
             parents.update((row, id_) for row, (_, id_) in found.items())
+        if len(parents) < len(rows):
+            missing = len(rows) - len(parents)
+            raise IndexCorruptError(
+                f"{self.path}: {missing} of {len(rows)} rows are in no segment; run: cmbert index verify"
+            )
         return parents
 
     def row(self, row: int) -> tuple[Row, Document]:

@@ -51,7 +51,9 @@ def read_array(path: Path) -> NDArray[Any]:
         raise IndexCorruptError(f"{path} is missing; run: cmbert index verify") from None
     except Exception as error:  # a damaged header is Python that may fail in any way
         reason = type(error).__name__
-        raise IndexCorruptError(f"{path}: not a readable array ({reason}); run: cmbert index verify") from None
+        raise IndexCorruptError(
+            f"{path}: not a readable array ({reason}); run: cmbert index verify"
+        ) from None
 
 
 def read_shard(path: Path) -> NDArray[np.float16]:

@@ -1,4 +1,4 @@
-"""Documents that cannot be used, or that try to break something: counted, reported, or an error with strict."""
+"""Documents that cannot be used, or that try to break something: counted, or an error with strict."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_unusable_document_is_counted_and_the_others_are_indexed(tmp_path: Pa
     (example,) = report.examples["skipped"]
     assert "private" not in example and "\n" not in example
     example.encode()
-    with pytest.raises(CorpusError, match="^skipped: ") as caught:
+    with pytest.raises(CorpusError, match=r"^skipped: ") as caught:
         build(tmp_path / "j", [GOOD, text, document(2)], None, strict=True)
     assert "private" not in str(caught.value) and "\n" not in str(caught.value)
     str(caught.value).encode()
@@ -84,7 +84,7 @@ def test_an_empty_document_is_counted_apart(tmp_path: Path, text: Document) -> N
     report = build(tmp_path / "i", [GOOD, text], None)
     assert (report.documents, report.skipped, report.empty) == (1, 0, 1)
     assert report.examples["empty"] == ["note-7"]
-    with pytest.raises(CorpusError, match="^empty: note-7"):
+    with pytest.raises(CorpusError, match=r"^empty: note-7"):
         build(tmp_path / "j", [GOOD, text], None, strict=True)
 
 
@@ -142,7 +142,12 @@ def test_any_mapping_and_numpy_values_are_metadata(tmp_path: Path, metadata: Map
 
 def test_dates_and_sets_are_kept_as_json_has_them(tmp_path: Path) -> None:
     metadata = {"seen": datetime.date(2020, 2, 29), "tags": {"b", "a"}, "pair": (1, 2)}
-    build(tmp_path / "i", [Document("a", "fever", metadata=metadata)], None, columns={"seen": "date", "tags": "text"})
+    build(
+        tmp_path / "i",
+        [Document("a", "fever", metadata=metadata)],
+        None,
+        columns={"seen": "date", "tags": "text"},
+    )
     with Retriever(IndexReader(tmp_path / "i"), None) as retriever:
         (hit,) = retriever.search("fever", filter=["seen=2020-02-29", "tags=b"])
         assert hit.document.metadata == {"seen": "2020-02-29", "tags": ["a", "b"], "pair": [1, 2]}

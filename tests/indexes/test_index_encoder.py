@@ -78,7 +78,10 @@ def test_the_same_weights_under_another_name_and_revision_are_welcome(index: Pat
 
 def test_opening_with_other_settings_is_refused(index: Path, tiny_encoder_path: Path) -> None:
     other = load_encoder(tiny_encoder_path, max_tokens=16)
-    with Retriever(IndexReader(index), other) as retriever, pytest.raises(IndexMismatchError, match="max_tokens"):
+    with (
+        Retriever(IndexReader(index), other) as retriever,
+        pytest.raises(IndexMismatchError, match="max_tokens"),
+    ):
         retriever.search("heart")
 
 

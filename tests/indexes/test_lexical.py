@@ -31,7 +31,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Index texts, ``{row: text}`` a commit, and open the result; row % 10 is the column ``group``."""
     opened: list[LexicalReader] = []
 
-    def make_reader(*commits: dict[int, str], dead: Sequence[int] = (), analyser: str = "english") -> LexicalReader:
+    def make_reader(
+        *commits: dict[int, str], dead: Sequence[int] = (), analyser: str = "english"
+    ) -> LexicalReader:
         folder, live = None, 0
         for number, texts in enumerate(commits):
             previous, folder = folder, tmp_path / f"words-{len(opened)}-{number}"
@@ -58,7 +60,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 def texts_of(count: int, *, seed: int = 0, first: int = 0) -> dict[int, str]:
     chance = random.Random(seed)
-    return {row: " ".join(chance.choices(WORDS, k=chance.randint(1, 60))) for row in range(first, first + count)}
+    return {
+        row: " ".join(chance.choices(WORDS, k=chance.randint(1, 60))) for row in range(first, first + count)
+    }
 
 
 def quantised(length: int) -> int:
@@ -87,7 +91,12 @@ def test_scores_are_those_of_a_naive_bm25(make: Make, analyser: str) -> None:
     texts = texts_of(300)
     reader = make(texts, analyser=analyser)
     terms = {row: reader.terms(text) for row, text in texts.items()}
-    for query in ("acute kidney", "heart heart stroke", "patients", "dose trial cohort placebo mortality dose"):
+    for query in (
+        "acute kidney",
+        "heart heart stroke",
+        "patients",
+        "dose trial cohort placebo mortality dose",
+    ):
         expected = naive_bm25(reader.terms(query), terms)
         scores, rows = reader.search(query, 300)
         assert sorted(rows.tolist()) == sorted(expected)
@@ -101,7 +110,11 @@ def test_scores_do_not_depend_on_segments_or_order_of_adding(make: Make) -> None
     parts = [{row: texts[row] for row in rows[start : start + 57]} for start in range(0, 400, 57)]
     whole, split = make(texts), make(*parts)
     assert len(whole) == len(split) == 400
-    for query in ("acute renal failure", "heart", "dose trial cohort placebo mortality relapse risk women men"):
+    for query in (
+        "acute renal failure",
+        "heart",
+        "dose trial cohort placebo mortality relapse risk women men",
+    ):
         one, other = whole.search(query, 400), split.search(query, 400)
         by_row = dict(zip(other[1].tolist(), other[0].tolist(), strict=True))
         assert sorted(one[1].tolist()) == sorted(by_row)
@@ -126,8 +139,8 @@ def test_ties_are_complete_and_in_row_order(make: Make) -> None:
     "query",
     [
         "AND", "OR NOT", "(heart", "heart)", '"heart', "heart AND", "year:2000", "BRCA1:c.68", "words:heart",
-        "[a TO z]", "heart~2 stroke^5", "*", "?", "\\", "+heart -stroke", "heart\0stroke", "\U0001f600", "\u202e",
-        "é", "the of and", "", "  \n", "'", "row:1", "c0:3", "{", "heart" * 10_000, "heart stroke " * 8000,
+        "[a TO z]", "heart~2 stroke^5", "*", "?", "\\", "+heart -stroke", "heart\0stroke", "\U0001f600",
+        "\u202e", "é", "the of and", "", "  \n", "'", "row:1", "c0:3", "{", "heart" * 10_000, "heart stroke " * 8000,
     ],
 )  # fmt: skip
 def test_any_text_is_a_query(make: Make, query: str) -> None:
@@ -141,7 +154,7 @@ def test_any_text_is_a_query(make: Make, query: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_a_text_finds_itself(make: Make, text: str) -> None:
     reader = make({0: "chronic", 1: text, 2: "acute"}, analyser="plain")
-    scores, rows = reader.search(text, 3)
+    rows = reader.search(text, 3)[1]
     if reader.terms(text):
         assert 1 in rows.tolist()
     else:

@@ -30,7 +30,15 @@ from cmbert_retrieval.indexes.vectors import (
 # Four bits a code: training 256 centroids costs a minute.
 TRAINED = ("IVF8,Flat", "IVF8,PQ8x4", "IVF8,PQ8x4,RFlat", "IVF8,SQ8", "PCA16,IVF8,Flat", "IVF8,RaBitQ")
 UNTRAINED = ("HNSW32", "HNSW32,Flat")
-LARGE = ("SQ8", "PQ8x4", "RaBitQ", "OPQ8,IVF8,PQ8", "OPQ8,PQ8x4", "PCA16,Flat", "PCA16,HNSW32")  # trained on 16,384 vectors at least
+LARGE = (
+    "SQ8",
+    "PQ8x4",
+    "RaBitQ",
+    "OPQ8,IVF8,PQ8",
+    "OPQ8,PQ8x4",
+    "PCA16,Flat",
+    "PCA16,HNSW32",
+)  # trained on 16,384 vectors at least
 
 Stored = Callable[..., tuple[Path, ShardedVectors]]
 
@@ -51,7 +59,9 @@ def store(folder: Path, vectors: NDArray[np.float32], shard_rows: int = 2048) ->
     return ShardedVectors(paths)
 
 
-def open_search(folder: Path, vectors: ShardedVectors, factory: str, dim: int = 32) -> tuple[VectorSearch, str]:
+def open_search(
+    folder: Path, vectors: ShardedVectors, factory: str, dim: int = 32
+) -> tuple[VectorSearch, str]:
     used = write_faiss(folder / FAISS_FILE, vectors, dim, factory)
     return VectorSearch(folder, vectors, dim, used), used
 
@@ -219,7 +229,13 @@ def test_flat_finds_what_brute_force_finds(
     filtered=st.booleans(),
 )
 def test_ties_come_along_whatever_their_number(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, rows: int, k: int, kinds: int, share: float, filtered: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    rows: int,
+    k: int,
+    kinds: int,
+    share: float,
+    filtered: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("ties")
     generator = np.random.default_rng(seed)
@@ -272,7 +288,9 @@ def test_factories_that_train_on_many_vectors_search_with_filters(
         )
 
 
-def recall(search: VectorSearch, queries: NDArray[np.float32], stored: NDArray[np.float16], mask: object) -> float:
+def recall(
+    search: VectorSearch, queries: NDArray[np.float32], stored: NDArray[np.float16], mask: object
+) -> float:
     found = wanted = 0
     for query in queries:
         scores = stored.astype(np.float32) @ query
@@ -286,9 +304,7 @@ def recall(search: VectorSearch, queries: NDArray[np.float32], stored: NDArray[n
 
 
 @pytest.mark.parametrize("factory", ["HNSW32", "IVF8,Flat", "IVF8,PQ8x4"])
-def test_a_filter_does_not_cost_recall(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
-) -> None:
+def test_a_filter_does_not_cost_recall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str) -> None:
     monkeypatch.setattr(module, "_EXACT_BELOW", 100)
     vectors = random_vectors(2000, clusters=20)
     search, used = open_search(tmp_path, store(tmp_path, vectors), factory)
@@ -314,8 +330,14 @@ def test_a_search_needs_nothing_of_faiss_where_few_rows_pass(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("dim", [32, 384])
-@pytest.mark.parametrize("factory", ["HNSW32", "IVF8,Flat", "IVF8,PQ16x4", "PQ16x4", "SQ8", "IVF8,SQ8", "RaBitQ", "IVF8,RaBitQ", "PCA16,IVF8,PQ8x4", "PCA16,Flat"])  # fmt: skip
-def test_the_memory_that_is_announced_is_at_least_what_the_finished_index_takes(factory: str, dim: int) -> None:
+@pytest.mark.parametrize(
+    "factory",
+    ["HNSW32", "IVF8,Flat", "IVF8,PQ16x4", "PQ16x4", "SQ8", "IVF8,SQ8", "RaBitQ", "IVF8,RaBitQ", "PCA16,Flat",
+     "PCA16,IVF8,PQ8x4"],
+)  # fmt: skip
+def test_the_memory_that_is_announced_is_at_least_what_the_finished_index_takes(
+    factory: str, dim: int
+) -> None:
     """Compared by what a further row adds, because the constant part hides errors of small indexes."""
     rows = 2000
     vectors = random_vectors(rows, dim)
@@ -337,7 +359,7 @@ def test_flat_needs_no_memory_of_its_own() -> None:
 def test_what_memory_cannot_hold_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "available_memory", lambda: 10**9)
     check_memory("HNSW32", 384, 10**5)
-    with pytest.raises(ConfigError, match=r"'HNSW32' over 10,000,000 vectors of 384 dimensions needs about 1\d\.\d GB of memory, 1.0 GB are free"):
+    with pytest.raises(
+        ConfigError, match=r"'HNSW32' over 10,000,000 vectors .* 1\d\.\d GB of memory, 1.0 GB are"
+    ):
         check_memory("HNSW32", 384, 10**7)
-
-

@@ -135,8 +135,8 @@ def test_a_file_that_is_not_as_it_was_is_named(index: Path, change: str) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["note.txt", "segments/00000/vectors-00099.npy", "segments/00000/x", "lexical/00003/x", "deleted/00009.npy",
-     "segments/00099/documents.sqlite", "commits/00001", "manifest.json.tmp"],
+    ["note.txt", "segments/00000/vectors-00099.npy", "segments/00000/x", "lexical/00003/x",
+     "deleted/00009.npy", "segments/00099/documents.sqlite", "commits/00001", "manifest.json.tmp"],
 )  # fmt: skip
 def test_a_file_that_no_commit_names_is_a_leftover_and_harmless(
     index: Path, encoder: Encoder, name: str
@@ -153,10 +153,16 @@ def test_a_file_that_no_commit_names_is_a_leftover_and_harmless(
 
 def test_a_damaged_manifest_tells_of_its_copy_and_the_copy_repairs_it(index: Path) -> None:
     data = (index / MANIFEST).read_bytes()
-    for damaged in (b"", b"{", data[:-200], data.replace(b'"rows"', b'"rowz"', 1), data.replace(b"20", b"21", 1)):
+    for damaged in (
+        b"",
+        b"{",
+        data[:-200],
+        data.replace(b'"rows"', b'"rowz"', 1),
+        data.replace(b"20", b"21", 1),
+    ):
         (index / MANIFEST).write_bytes(damaged)
         for action in (verify, IndexReader, read_manifest):
-            with pytest.raises(IndexCorruptError, match="commits/00003: copy it over manifest.json"):
+            with pytest.raises(IndexCorruptError, match=r"commits/00003: copy it over manifest.json"):
                 action(index)  # type: ignore[operator]
     shutil.copy(index / "commits" / "00003", index / MANIFEST)
     assert verify(index).problems == []
@@ -170,7 +176,9 @@ def test_a_manifest_from_the_future_says_to_upgrade(index: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "segments/../../outside", "a\\..\\b", ""])
-def test_a_manifest_that_names_files_outside_its_folder_is_refused(index: Path, tmp_path: Path, name: str) -> None:
+def test_a_manifest_that_names_files_outside_its_folder_is_refused(
+    index: Path, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "outside").write_text("mine")
     manifest = read_manifest(index)
     write_manifest(index, replace(manifest, files={**manifest.files, name: FileEntry(4, "0" * 64)}))

@@ -115,7 +115,9 @@ def test_what_did_not_change_is_not_encoded_again(tmp_path: Path, encoder: Encod
     report = add(tmp_path / "i", [*texts, document(50)], counting)
     assert (report.unchanged, report.documents, report.replaced) == (10, 1, 0)
     # Opening for an addition encodes the probes once, and nothing else beside the new document's rows.
-    assert sum(text.startswith(document(50).title) for text in counting.texts) == report.rows == report.encoded
+    assert (
+        sum(text.startswith(document(50).title) for text in counting.texts) == report.rows == report.encoded
+    )
     assert not any(text.startswith(old.title) for text in counting.texts for old in texts)
 
 
@@ -162,7 +164,13 @@ def test_of_several_documents_with_one_id_the_last_counts(
     tmp_path: Path, encoder: Encoder, distance: int
 ) -> None:
     others = documents(distance, first=10)
-    texts = [document(1), *others, document(1, seed=1, sentences=9), *documents(3, first=90), document(1, seed=2)]
+    texts = [
+        document(1),
+        *others,
+        document(1, seed=1, sentences=9),
+        *documents(3, first=90),
+        document(1, seed=2),
+    ]
     report = build(tmp_path / "i", texts, encoder, *SMALL)
     assert (report.duplicates, report.documents) == (2, distance + 4)
     assert report.examples["duplicates"] == ["note-1", "note-1"]
@@ -274,9 +282,10 @@ def test_other_factories_live_the_same_life(tmp_path: Path, encoder: Encoder, fa
     optimize(tmp_path / "i")
     assert_sound(tmp_path / "i", encoder)
     build(tmp_path / "flat", contents(tmp_path / "i").values(), encoder, "shard_rows=7")
-    with Retriever(IndexReader(tmp_path / "i"), encoder) as one, Retriever(
-        IndexReader(tmp_path / "flat"), encoder
-    ) as other:
+    with (
+        Retriever(IndexReader(tmp_path / "i"), encoder) as one,
+        Retriever(IndexReader(tmp_path / "flat"), encoder) as other,
+    ):
         for left, right in zip(
             one.search(asked, 500, mode="dense"), other.search(asked, 500, mode="dense"), strict=True
         ):
@@ -329,8 +338,11 @@ def test_one_writer_at_a_time(tmp_path: Path, encoder: Encoder) -> None:
 def test_an_undeclared_analyser_or_column_type_is_refused_before_anything_is_written(
     tmp_path: Path, encoder: Encoder
 ) -> None:
-    with IndexWriter(tmp_path / "i") as writer, pytest.raises(ConfigError, match="unknown analyser 'klingon'"):
+    with (
+        IndexWriter(tmp_path / "i") as writer,
+        pytest.raises(ConfigError, match="unknown analyser 'klingon'"),
+    ):
         writer.build(MemoryCorpus(documents(1)), recipe({}, "lexical.analyser=klingon"), encoder)
-    with pytest.raises(ConfigError, match="does not know|cannot use the factory 'Flta'"):
+    with pytest.raises(ConfigError, match=r"cannot use the factory 'Flta'"):
         build(tmp_path / "j", documents(1), encoder, "vectors.factory=Flta")
     assert not (tmp_path / "j" / "manifest.json").exists()
