@@ -105,8 +105,8 @@ class LexicalRecipe(Section):
 class SearchRecipe(Section):
     """How the index is searched unless the search says otherwise.
 
-    The defaults were the best of ``benchmarks/fusion.py``, on training claims of SciFact with all-MiniLM-L6-v2:
-    nDCG@10 0.740, where the best of RRF was 0.713, words alone 0.697 and vectors alone 0.654.
+    The defaults were the best of ``benchmarks/fusion.py``, on training claims of SciFact with
+    all-MiniLM-L6-v2: nDCG@10 0.740, where the best of RRF was 0.713, words 0.697 and vectors 0.654.
     """
 
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity
-from cmbert_retrieval.errors import IndexMismatchError
+from cmbert_retrieval.errors import EncoderError, IndexMismatchError
 
 MIN_PROBE_COSINE = 0.95
 """Between backends and precisions of the same weights. An int8 export of MiniLM stays above 0.97."""
@@ -20,40 +20,40 @@ PROBE_TEXTS: tuple[str, ...] = (
     "Which drugs lower the risk of a second stroke?",
     "Fracture of the left femur, initial encounter for a closed fracture",
     "BRCA1 variant c.68_69del was found in 3 of 1,204 samples (95% CI 0.05-0.73).",
-    "The patient is a 64 year old man with type 2 diabetes and chronic kidney disease who came to the "
-    "clinic because of "
-    "swollen ankles. He takes metformin 500 mg twice a day and denies chest pain.",
-    "We compared two schedules of vaccination in 412 infants. Antibody titres were measured at 2, 6 and 12 "
-    "months. "
-    "Titres were higher after the longer interval, and the difference held after adjustment for age, sex "
-    "and birth "
-    "weight. Adverse events were mild and equally frequent in both groups.",
-    "Background: Resistance to carbapenems is spreading among Gram-negative bacteria, and few treatments "
-    "are left. "
-    "Methods: Isolates from the blood of adults in nine hospitals were collected over four years. The "
-    "genomes of all "
-    "isolates were sequenced, resistance genes were annotated, and minimum inhibitory concentrations were "
-    "determined by "
-    "broth microdilution. Results: Among 1,036 isolates, 187 carried at least one carbapenemase gene. The "
-    "share rose "
-    "from 11% in the first year to 24% in the last. Mortality at 30 days was twice as high in patients "
-    "whose first "
-    "treatment was not active in vitro. Conclusions: Rapid detection of these genes may shorten the time to "
-    "an active "
-    "treatment, and hospitals should report them to a common register.",
+    "The patient is a 64 year old man with type 2 diabetes and chronic kidney disease who came to "
+    "the clinic because of swollen ankles. He takes metformin 500 mg twice a day and denies chest "
+    "pain.",
+    "We compared two schedules of vaccination in 412 infants. Antibody titres were measured at 2, 6 "
+    "and 12 months. Titres were higher after the longer interval, and the difference held after "
+    "adjustment for age, sex and birth weight. Adverse events were mild and equally frequent in both "
+    "groups.",
+    "Background: Resistance to carbapenems is spreading among Gram-negative bacteria, and few "
+    "treatments are left. Methods: Isolates from the blood of adults in nine hospitals were "
+    "collected over four years. The genomes of all isolates were sequenced, resistance genes were "
+    "annotated, and minimum inhibitory concentrations were determined by broth microdilution. "
+    "Results: Among 1,036 isolates, 187 carried at least one carbapenemase gene. The share rose from "
+    "11% in the first year to 24% in the last. Mortality at 30 days was twice as high in patients "
+    "whose first treatment was not active in vitro. Conclusions: Rapid detection of these genes may "
+    "shorten the time to an active treatment, and hospitals should report them to a common register.",
 )
 """Invented, from one word to an abstract."""
 
 
-def check_vectors(vectors: NDArray[Any], dim: int) -> NDArray[np.float32]:
+def check_vectors(vectors: NDArray[Any], dim: int, *, rows: int | None = None) -> NDArray[np.float32]:
     """Return ``vectors`` as a contiguous float32 array ``[rows, dim]``.
 
+    Args:
+        vectors: what an encoder gave.
+        dim: how long a vector must be.
+        rows: how many there must be; None for any number.
+
     Raises:
-        IndexMismatchError: another shape, or a value that is not finite. FAISS would take both without a
-        word.
+        IndexMismatchError: another shape; both are named.
+        EncoderError: a value is not finite, which FAISS would take and never find, or too large for the
+            float16 that an index keeps.
     """
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        expected = f"({len(vectors) if vectors.ndim else 0}, {dim})"
+    if vectors.ndim != 2 or vectors.shape != (len(vectors) if rows is None else rows, dim):
+        expected = (rows if rows is not None else len(vectors) if vectors.ndim else 0, dim)
         raise IndexMismatchError(
             f"got vectors of shape {vectors.shape}, expected {expected}; use the encoder that the index was "
             "built with"
@@ -64,10 +64,16 @@ def check_vectors(vectors: NDArray[Any], dim: int) -> NDArray[np.float32]:
     finite = np.isfinite(converted).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)
-        raise IndexMismatchError(
+        raise EncoderError(
             f"got vectors of shape {vectors.shape} of which {len(bad)} hold NaN or infinity (first in row "
-            f"{bad[0]}), "
-            f"expected finite ones of shape {vectors.shape}; check the encoder's weights and precision"
+            f"{bad[0]}), expected finite ones of shape {vectors.shape}; check the encoder's weights and "
+            "precision (dtype=float32 overflows less)"
+        )
+    largest = float(np.abs(converted).max(initial=0.0))
+    if largest > np.finfo(np.float16).max:
+        raise EncoderError(
+            f"got vectors with values up to {largest:,.0f}, expected at most 65,504, which is all that "
+            "float16 keeps; use an encoder that normalises"
         )
     return converted
 

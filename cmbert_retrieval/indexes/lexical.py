@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
+import os
 import shutil
 import tempfile
 import weakref
@@ -22,6 +24,7 @@ from cmbert_retrieval.indexes.storage import link_tree
 
 ANALYSERS = ("english", "plain")
 WRITER_HEAP_BYTES = 64_000_000
+_LINKS, _LEASE = "cmbert-words-", "lease"
 MAX_QUERY_TERMS = 1024
 # tantivy adds up a row's terms in an order that depends on its segments; rounding hides the last bits.
 _SCORE_DECIMALS = 4
@@ -139,8 +142,8 @@ class LexicalReader:
         self._analyser = build_analyser(analyser)
         # tantivy makes a lock file where it opens an index, which fails on read-only media and dirties the
         # others.
-        self._links = tempfile.mkdtemp(prefix="cmbert-words-")
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self._links, ignore_errors=True)
+        self._links, lock = _make_links()
+        self._finalizer = weakref.finalize(self, _drop_links, self._links, lock)
         try:
             for path in folder.iterdir():
                 (Path(self._links) / path.name).symlink_to(path.absolute())
@@ -167,7 +170,8 @@ class LexicalReader:
 
     def rarity(self, term: str) -> float:
         """Return how much a term tells about a row, as BM25 weighs it; terms that occur nowhere tell most."""
-        rows, with_term = len(self), int(self._searcher.doc_freq("words", term))
+        rows = len(self)
+        with_term = min(rows, int(self._searcher.doc_freq("words", term)))  # it still counts the dead
         return math.log(1 + (rows - with_term + 0.5) / (with_term + 0.5))
 
     def search(
@@ -255,6 +259,36 @@ class LexicalReader:
         if not values:
             return tantivy.Query.empty_query()
         return tantivy.Query.term_set_query(self._schema, field, list(values))
+
+
+def _make_links() -> tuple[str, int]:
+    """Make a private folder for links and return it with a descriptor that keeps it locked."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_LINKS}*"):
+        _remove_abandoned(old)
+    links = tempfile.mkdtemp(prefix=_LINKS)
+    descriptor = os.open(Path(links) / _LEASE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return links, descriptor
+
+
+def _remove_abandoned(links: Path) -> None:
+    """Remove a folder of links whose reader was killed: the kernel has dropped its lock."""
+    try:
+        descriptor = os.open(links / _LEASE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # another user's, or being made or removed right now
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(links, ignore_errors=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _drop_links(links: str, descriptor: int) -> None:
+    shutil.rmtree(links, ignore_errors=True)
+    os.close(descriptor)
 
 
 def begin_lexical(previous: Path | None, folder: Path) -> None:

@@ -40,7 +40,7 @@ def row_texts(encoder: Encoder | None, passages: PassagesRecipe | None) -> RowTe
 
 
 def room(encoder: Encoder) -> int:
-    """Return how many tokens of a text the encoder reads, beside its special tokens and its document prompt."""
+    """Return how many tokens of a text fit, beside the special tokens and the document prompt."""
     identity = encoder.identity
     prompt = identity.prompts.get("document", "")
     return identity.max_tokens - SPECIAL_TOKENS - (encoder.count_tokens([prompt])[0] if prompt else 0)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.corpora.base import Cursor
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.errors import EncoderError, IndexCorruptError, IndexMismatchError
+from cmbert_retrieval.encoders.identity import check_vectors
+from cmbert_retrieval.errors import IndexCorruptError
 from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.storage import writing
@@ -235,30 +236,6 @@ class ShardStore:
         if new:
             texts = [rows[place].text for place in new]
             encoded = encoder.encode_document(texts, progress=lambda count: self._notify("rows", count))
-            check_vectors(encoded, len(texts), encoder.identity.dim)
-            vectors[new] = encoded
+            vectors[new] = check_vectors(encoded, encoder.identity.dim, rows=len(texts))
         write_shard(self._folder / shard_name(shard), vectors)
         return len(new)
-
-
-def check_vectors(vectors: NDArray[np.float32], texts: int, dim: int) -> None:
-    """Refuse vectors that FAISS would take and never find.
-
-    Raises:
-        IndexMismatchError: another shape than ``[texts, dim]``.
-        EncoderError: a vector is not finite, or too large for float16.
-    """
-    if vectors.shape != (texts, dim):
-        raise IndexMismatchError(
-            f"the encoder gave vectors of shape {vectors.shape}, expected ({texts}, {dim})"
-        )
-    if not np.isfinite(vectors).all():
-        bad = int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
-        raise EncoderError(
-            f"{bad} of {texts} vectors of shape {vectors.shape} hold NaN or infinite values; "
-            "this shard was not kept: look for overflow (try dtype=float32) or damaged weights"
-        )
-    if np.abs(vectors).max(initial=0.0) > np.finfo(np.float16).max:
-        raise EncoderError(
-            "vectors hold values over 65,504, which float16 cannot keep; use a normalised encoder"
-        )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders import Encoder, EncoderIdentity, load_encoder
 from cmbert_retrieval.encoders.identity import PROBE_TEXTS, check_same_encoder, check_vectors, probe_vectors
-from cmbert_retrieval.errors import IndexMismatchError
+from cmbert_retrieval.errors import EncoderError, IndexMismatchError
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_vector_that_is_not_finite_is_refused_by_its_row(bad: float) -> None:
     vectors = np.zeros((3, 4))
     vectors[1, 2] = bad
     with pytest.raises(
-        IndexMismatchError, match=r"shape \(3, 4\) of which 1 hold NaN or infinity \(first in row 1\)"
+        EncoderError, match=r"shape \(3, 4\) of which 1 hold NaN or infinity \(first in row 1\)"
     ):
         check_vectors(vectors, 4)
 

@@ -107,7 +107,7 @@ def test_vectors_that_cannot_be_searched_are_refused_and_the_index_stays_as_it_w
     texts = documents(3, first=50)
     bad.poison[texts[1].title] = value
     before = listing(index)
-    with pytest.raises(EncoderError, match=r"NaN or infinite|65,504") as caught:
+    with pytest.raises(EncoderError, match=r"NaN or infin|65,504") as caught:
         add(index, texts, bad)
     assert texts[1].title not in str(caught.value)
     assert listing(index) == before
@@ -122,7 +122,7 @@ def test_a_build_with_bad_vectors_makes_no_index(tmp_path: Path, encoder: Encode
     bad = Wrapper(encoder)
     texts = documents(20)
     bad.poison[texts[15].title] = math.nan
-    with pytest.raises(EncoderError, match=r"\d of \d+ vectors"):
+    with pytest.raises(EncoderError, match=r"of which \d+ hold NaN"):
         build(tmp_path / "i", texts, bad, *SMALL)
     assert not (tmp_path / "i" / "manifest.json").exists()
     report = build(tmp_path / "i", texts, encoder, *SMALL)

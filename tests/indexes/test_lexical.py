@@ -140,7 +140,8 @@ def test_ties_are_complete_and_in_row_order(make: Make) -> None:
     [
         "AND", "OR NOT", "(heart", "heart)", '"heart', "heart AND", "year:2000", "BRCA1:c.68", "words:heart",
         "[a TO z]", "heart~2 stroke^5", "*", "?", "\\", "+heart -stroke", "heart\0stroke", "\U0001f600",
-        "\u202e", "é", "the of and", "", "  \n", "'", "row:1", "c0:3", "{", "heart" * 10_000, "heart stroke " * 8000,
+        "\u202e", "é", "the of and", "", "  \n", "'", "row:1", "c0:3", "{", "heart" * 10_000,
+        "heart stroke " * 8000,
     ],
 )  # fmt: skip
 def test_any_text_is_a_query(make: Make, query: str) -> None:

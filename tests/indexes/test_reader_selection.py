@@ -1,4 +1,4 @@
-"""What a reader tells of single rows and documents, over an index with several segments and dead revisions."""
+"""What a reader tells of single rows and documents, over an index with two segments and dead revisions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import COLUMNS, add, build, delete, documents
 
 from cmbert_retrieval.indexes.filters import parse_filter
 from cmbert_retrieval.indexes.reader import IndexReader
-from tests.samples import COLUMNS, add, build, delete, documents
 
 
 @pytest.fixture

@@ -1,0 +1,268 @@
+"""From a name to an open retriever, and back: folders, encoders, hub ids, and what is none of these."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from samples import SMALL, Wrapper, add, build, delete, documents, queries
+
+from cmbert_retrieval import Retriever, load_encoder
+from cmbert_retrieval.encoders.base import Encoder
+from cmbert_retrieval.errors import CmbertError, ConfigError, EncoderError, IndexMismatchError
+from cmbert_retrieval.indexes.manifest import read_manifest
+from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.verify import verify
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+Answers = list[list[tuple[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder_path: Path) -> Encoder:
+    return load_encoder(tiny_encoder_path)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Path:
+    folder = tmp_path_factory.mktemp("opening") / "index"
+    build(folder, documents(12), encoder, *SMALL)
+    add(folder, documents(4, first=20), encoder)
+    delete(folder, ["note-3"])
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty cache of the hub, without a connection."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield tmp_path / "hub"
+
+
+def answers(retriever: Retriever) -> Answers:
+    return [
+        [(hit.id, hit.score) for hit in hits]
+        for mode in ("lexical", "dense", "hybrid")
+        for hits in retriever.search(queries(3), 5, mode=mode)
+    ]
+
+
+def cached(cache: Path, name: str, folder: Path) -> Path:
+    """Put a folder into a cache of the hub, as the hub's client lays it out; return its snapshot."""
+    root = cache / f"models--{name.replace('/', '--')}"
+    snapshot = root / "snapshots" / COMMIT
+    for number, path in enumerate(sorted(folder.rglob("*"))):
+        if path.is_file():
+            blob = root / "blobs" / f"{number:040x}"
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, blob)
+            link = snapshot / path.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(blob)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(COMMIT)
+    return snapshot
+
+
+# --- folders ---
+
+
+def test_a_folder_opens_with_the_encoder_that_it_names(index: Path, encoder: Encoder) -> None:
+    with Retriever.from_pretrained(index) as opened, Retriever(IndexReader(index), encoder) as expected:
+        assert answers(opened) == answers(expected)
+        assert opened.encoder is not None and opened.encoder.identity == encoder.identity
+    with Retriever.from_pretrained(str(index)) as opened:
+        assert len(opened) == 15
+
+
+def test_opening_loads_no_encoder_until_a_query_needs_it(index: Path, tmp_path: Path) -> None:
+    shutil.copytree(index, tmp_path / "index")
+    manifest = read_manifest(tmp_path / "index")
+    assert manifest.encoder is not None
+    with Retriever.from_pretrained(tmp_path / "index") as opened:
+        assert opened.search("heart", mode="lexical")
+        assert opened._encoder is None
+
+
+def test_the_encoder_may_be_named(index: Path, tiny_encoder_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_encoder_path, tmp_path / "copy")
+    with Retriever.from_pretrained(index) as expected:
+        for opened in (
+            Retriever.from_pretrained(index, encoder=tmp_path / "copy"),
+            Retriever.from_pretrained(tmp_path / "copy", index=index),
+            Retriever.from_pretrained(str(tmp_path / "copy"), index=str(index), threads=1),
+        ):
+            with opened:
+                assert answers(opened) == answers(expected)
+    with pytest.raises(ConfigError, match="give the encoder once"):
+        Retriever.from_pretrained(tmp_path / "copy", index=index, encoder=tmp_path / "copy")
+
+
+def test_another_encoder_is_refused_when_it_is_named(index: Path, tiny_encoder_path: Path) -> None:
+    with pytest.raises(IndexMismatchError, match="max_tokens"):
+        Retriever.from_pretrained(index, encoder=tiny_encoder_path, max_tokens=32)
+    with pytest.raises(IndexMismatchError, match="prompts"):
+        Retriever.from_pretrained(tiny_encoder_path, index=index, prompts={"query": "q: "})
+
+
+def test_saving_makes_a_folder_that_opens_anywhere(index: Path, tmp_path: Path) -> None:
+    with Retriever.from_pretrained(index) as opened:
+        expected = answers(opened)
+        opened.save_pretrained(tmp_path / "saved")
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "saved").rename(tmp_path / "elsewhere" / "moved")
+    assert (moved / "encoder" / "config.json").is_file()
+    manifest = read_manifest(moved)
+    assert manifest.encoder is not None and manifest.encoder.source == "encoder"
+    assert any(name.startswith("encoder/") for name in manifest.files)
+    result = verify(moved)
+    assert result.problems == result.leftovers == []
+    with Retriever.from_pretrained(moved) as opened:
+        assert answers(opened) == expected
+        assert opened.encoder is not None and opened.encoder.source == str(moved / "encoder")
+        opened.save_pretrained(tmp_path / "again")
+    with Retriever.from_pretrained(tmp_path / "again") as opened:
+        assert answers(opened) == expected
+    # It is an index like any other.
+    with Retriever.from_pretrained(moved) as opened:
+        again = opened.encoder
+    add(moved, documents(2, first=50), again)
+    assert verify(moved, encoder=again).problems == []
+    assert (moved / "encoder" / "config.json").is_file()
+
+
+def test_saving_an_index_whose_encoder_came_from_the_hub_opens_the_copy_inside(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    from_hub = Wrapper(encoder, name="someone/encoder", revision=COMMIT)
+    build(tmp_path / "index", documents(4), from_hub)
+    with Retriever(IndexReader(tmp_path / "index"), from_hub) as opened:
+        expected = answers(opened)
+        opened.save_pretrained(tmp_path / "saved")
+    with Retriever.from_pretrained(tmp_path / "saved") as opened:
+        assert answers(opened) == expected
+
+
+def test_saving_without_the_encoder_and_of_words_alone(index: Path, tmp_path: Path) -> None:
+    with Retriever.from_pretrained(index) as opened:
+        expected = answers(opened)
+        opened.save_pretrained(tmp_path / "bare", with_encoder=False)
+    assert not (tmp_path / "bare" / "encoder").exists()
+    with Retriever.from_pretrained(tmp_path / "bare") as opened:
+        assert answers(opened) == expected
+    with Retriever.from_documents(documents(3), encoder="none") as opened:
+        opened.save_pretrained(tmp_path / "words")
+    with Retriever.from_pretrained(tmp_path / "words") as opened:
+        assert len(opened) == 3 and opened.encoder is None
+
+
+def test_saving_over_something_is_refused(index: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    with Retriever.from_pretrained(index) as opened:
+        for target in (tmp_path / "full", tmp_path / "file", index):
+            with pytest.raises(ConfigError, match="not empty; choose a new folder"):
+                opened.save_pretrained(target)
+        opened.save_pretrained(tmp_path / "empty")
+    assert verify(tmp_path / "empty").problems == []
+
+
+def test_saving_while_the_index_goes_on_saves_the_commit_that_is_open(index: Path, tmp_path: Path) -> None:
+    shutil.copytree(index, tmp_path / "index")
+    with Retriever.from_pretrained(tmp_path / "index") as opened:
+        expected = answers(opened)
+        delete(tmp_path / "index", ["note-1", "note-2"])
+        opened.save_pretrained(tmp_path / "saved")
+    with Retriever.from_pretrained(tmp_path / "saved") as opened:
+        assert answers(opened) == expected
+
+
+# --- what is no index ---
+
+
+def test_an_encoder_alone_names_both_ways_on(tiny_encoder_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Retriever.from_pretrained(tiny_encoder_path)
+    message = str(caught.value)
+    assert message.startswith(f"'{tiny_encoder_path}' is an encoder: say what to search")
+    assert "index='icd10cm'" in message and "cmbert index build" in message and "\n" not in message
+
+
+def test_an_empty_folder_and_a_missing_one_say_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"neither an index \(no manifest.json\) nor an encoder"):
+        Retriever.from_pretrained(tmp_path)
+    for name in (tmp_path / "nowhere", f"{tmp_path}/no/where", "./nowhere", "~nobody/nowhere"):
+        with pytest.raises(ConfigError, match="no such folder, no bundled recipe"):
+            Retriever.from_pretrained(name)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CmbertError):
+        Retriever.from_pretrained(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["icd10", "nobody", "a/b/c", "", " ", "no body/x", "../x", "x" * 300])
+def test_an_unknown_name_names_the_bundled_recipe(name: str) -> None:
+    with pytest.raises(ConfigError, match="icd10cm|neither an index") as caught:
+        Retriever.from_pretrained(name, local_files_only=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_index_may_be_a_folder_or_a_recipe_but_nothing_else(tiny_encoder_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a folder with a manifest.json nor a bundled recipe"):
+        Retriever.from_pretrained(tiny_encoder_path, index=tmp_path)
+    with pytest.raises(ConfigError, match="neither a folder with a manifest.json nor a bundled recipe"):
+        Retriever.from_pretrained(tiny_encoder_path, index="icd11")
+
+
+def test_an_unfinished_build_says_to_finish_it(tmp_path: Path, encoder: Encoder) -> None:
+    bad = Wrapper(encoder)
+    bad.poison[documents(9)[8].title] = float("nan")
+    with pytest.raises(EncoderError):
+        build(tmp_path / "index", documents(9), bad, *SMALL)
+    with pytest.raises(CmbertError, match="run it again to finish it"):
+        IndexReader(tmp_path / "index")
+
+
+# --- the hub, offline ---
+
+
+def test_an_index_on_the_hub_opens_by_its_id_from_the_cache(
+    index: Path, offline: Path, tmp_path: Path
+) -> None:
+    with Retriever.from_pretrained(index) as opened:
+        expected = answers(opened)
+        opened.save_pretrained(tmp_path / "saved")
+    cached(offline, "someone/notes-index", tmp_path / "saved")
+    for revision in (None, "main", COMMIT):
+        with Retriever.from_pretrained(
+            "someone/notes-index", cache_folder=offline, revision=revision, local_files_only=True
+        ) as opened:
+            assert answers(opened) == expected
+            assert opened.reader.path.name == COMMIT
+
+
+def test_an_encoder_on_the_hub_says_what_to_search(
+    offline: Path, tiny_encoder_path: Path, index: Path
+) -> None:
+    cached(offline, "someone/encoder", tiny_encoder_path)
+    with pytest.raises(ConfigError, match="'someone/encoder' is an encoder: say what to search"):
+        Retriever.from_pretrained("someone/encoder", cache_folder=offline, local_files_only=True)
+    with (
+        Retriever.from_pretrained(
+            "someone/encoder", index=index, cache_folder=offline, local_files_only=True
+        ) as opened,
+        Retriever.from_pretrained(index) as expected,
+    ):
+        assert answers(opened) == answers(expected)
+
+
+def test_a_hub_id_that_is_not_in_the_cache_is_one_line(offline: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="'someone/nothing': .*no index on the hub that can be reached"
+    ) as caught:
+        Retriever.from_pretrained("someone/nothing", cache_folder=offline, local_files_only=True)
+    assert "\n" not in str(caught.value)
