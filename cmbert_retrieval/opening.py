@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmbert_retrieval import __version__
 from cmbert_retrieval.errors import ConfigError, IndexLockedError
 from cmbert_retrieval.indexes.locks import COMMITS, commit_name
 from cmbert_retrieval.indexes.manifest import MANIFEST, FileEntry, read_manifest, write_manifest
@@ -122,7 +123,8 @@ def build_bundled(
 
     recipe = load_index_recipe(name)
     corpus = open_corpus(recipe.source.reader, recipe.source.path, **recipe.source.options)
-    key = [recipe.to_json(), [source.checksum for source in corpus.sources()], encoder.identity.to_json()]
+    checksums = [source.checksum for source in corpus.sources()]
+    key = [__version__, recipe.to_json(), checksums, encoder.identity.to_json()]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     root = Path(cache_folder) if cache_folder is not None else default_cache()
     folder = root / "indexes" / f"{name}-{digest}"

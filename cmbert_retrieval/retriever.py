@@ -157,9 +157,8 @@ class Retriever:
                 inside = self.reader.path / "encoder"
                 if inside.is_dir():
                     source = inside
-                self._encoder = load_encoder(
-                    source, **{"revision": entry.identity.revision or None} | self._encoder_options
-                )
+                revision = None if Path(source).is_dir() else entry.identity.revision or None
+                self._encoder = load_encoder(source, **{"revision": revision} | self._encoder_options)
             if not self._checked:
                 from cmbert_retrieval.encoders.identity import check_same_encoder
 
@@ -210,7 +209,7 @@ class Retriever:
             fusion: ``min-max`` or ``rrf``, how hybrid joins the two rankings; None for the index's own.
 
         Returns:
-            Hits by score, then id.
+            Hits by score, then id; passages by score, then their order in the index.
 
         Raises:
             ConfigError: an unknown mode, an undeclared column, or ``k`` out of bounds.
@@ -269,6 +268,8 @@ class Retriever:
             raise IndexMismatchError(
                 f"mode '{mode}' needs vectors, this index holds words only; use mode='lexical'"
             )
+        for text in texts:
+            _check_text(text)
         where = parse_filter(given, self.manifest.columns)
         vectors = self._encode(texts) if mode != "lexical" else [None] * len(texts)
         depth = k if mode != "hybrid" else max(k, settings["depth"])
@@ -366,3 +367,14 @@ class Retriever:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise ConfigError(f"a query is a {type(text).__name__}; expected a text, or a list of texts")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"a query holds half of a surrogate pair (character {error.start + 1}); expected valid Unicode"
+        ) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from samples import SMALL, Wrapper, add, build, delete, documents, queries
 
-from cmbert_retrieval import Retriever, load_encoder
+from cmbert_retrieval import Document, Retriever, load_encoder
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, EncoderError, IndexMismatchError
 from cmbert_retrieval.indexes.manifest import read_manifest
@@ -194,35 +194,35 @@ def test_an_encoder_alone_names_both_ways_on(tiny_encoder_path: Path) -> None:
 
 
 def test_an_empty_folder_and_a_missing_one_say_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"neither an index \(no manifest.json\) nor an encoder"):
+    with pytest.raises(CmbertError, match=r"no manifest\.json"):
         Retriever.from_pretrained(tmp_path)
     for name in (tmp_path / "nowhere", f"{tmp_path}/no/where", "./nowhere", "~nobody/nowhere"):
-        with pytest.raises(ConfigError, match="no such folder, no bundled recipe"):
+        with pytest.raises(ConfigError, match=r"no such folder, no bundled recipe"):
             Retriever.from_pretrained(name)
     (tmp_path / "file").write_text("x")
     with pytest.raises(CmbertError):
         Retriever.from_pretrained(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["icd10", "nobody", "a/b/c", "", " ", "no body/x", "../x", "x" * 300])
+@pytest.mark.parametrize("name", ["icd10", "nobody", "a/b/c", "", " ", "no body/x", "../x"])
 def test_an_unknown_name_names_the_bundled_recipe(name: str) -> None:
-    with pytest.raises(ConfigError, match="icd10cm|neither an index") as caught:
+    with pytest.raises(CmbertError, match=r"icd10cm|no index in \.") as caught:
         Retriever.from_pretrained(name, local_files_only=True)
     assert "\n" not in str(caught.value)
 
 
 def test_index_may_be_a_folder_or_a_recipe_but_nothing_else(tiny_encoder_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="neither a folder with a manifest.json nor a bundled recipe"):
+    with pytest.raises(ConfigError, match=r"neither a folder with a manifest\.json nor a bundled recipe"):
         Retriever.from_pretrained(tiny_encoder_path, index=tmp_path)
-    with pytest.raises(ConfigError, match="neither a folder with a manifest.json nor a bundled recipe"):
+    with pytest.raises(ConfigError, match=r"neither a folder with a manifest\.json nor a bundled recipe"):
         Retriever.from_pretrained(tiny_encoder_path, index="icd11")
 
 
 def test_an_unfinished_build_says_to_finish_it(tmp_path: Path, encoder: Encoder) -> None:
     bad = Wrapper(encoder)
-    bad.poison[documents(9)[8].title] = float("nan")
+    bad.poison["Zoonosis"] = float("nan")
     with pytest.raises(EncoderError):
-        build(tmp_path / "index", documents(9), bad, *SMALL)
+        build(tmp_path / "index", [*documents(9), Document("bad", "Zoonosis")], bad, *SMALL)
     with pytest.raises(CmbertError, match="run it again to finish it"):
         IndexReader(tmp_path / "index")
 
@@ -262,7 +262,7 @@ def test_an_encoder_on_the_hub_says_what_to_search(
 
 def test_a_hub_id_that_is_not_in_the_cache_is_one_line(offline: Path) -> None:
     with pytest.raises(
-        ConfigError, match="'someone/nothing': .*no index on the hub that can be reached"
+        ConfigError, match=r"'someone/nothing': .*no index on the hub that can be reached"
     ) as caught:
         Retriever.from_pretrained("someone/nothing", cache_folder=offline, local_files_only=True)
     assert "\n" not in str(caught.value)

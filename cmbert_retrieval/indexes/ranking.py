@@ -41,13 +41,14 @@ def find_candidates(
         search: gives at least so many of the best rows, or all that match.
         k: documents that are wanted.
         depth: rows to begin with.
-        group: whether rows count for their documents; otherwise each counts for itself.
+        group: whether rows count for their documents; otherwise each counts for itself, under a name that
+            sorts as the row does.
     """
     wanted = depth
     while True:
         ranked = search(wanted)
         rows = ranked[1].tolist()
-        parents = reader.parents(ranked[1]) if group else {row: str(row) for row in rows}
+        parents = reader.parents(ranked[1]) if group else {row: f"{row:020d}" for row in rows}
         candidates = Candidates(ranked, parents)
         if len(candidates.scores) >= k or len(rows) < wanted:
             return candidates

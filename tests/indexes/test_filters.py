@@ -258,7 +258,7 @@ def test_no_condition_is_no_filter(nothing: Any) -> None:
     ("given_", "message"),
     [
         ({"jurnal": "BMJ"}, "'jurnal' is not a column of this index; did you mean 'journal'\\? declared"),
-        ({"author": "x"}, "is not a column of this index; declared columns: journal, year, weight, open, seen"),
+        ({"author": "x"}, "is not a column of this index; declared columns: journal, year, weight, op"),
         ({"year": {"after": 2020}}, "unknown operator 'after'; known: eq, ne, in"),
         ({"year": "next"}, "filter on 'year' \\(integer\\): "),
         ({"year": [2020, "x"]}, "filter on 'year' \\(integer\\): "),
