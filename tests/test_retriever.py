@@ -261,7 +261,7 @@ def test_many_queries_at_once_answer_as_each_alone(
     assert keys(retriever.search(tuple(texts), 7, mode=mode, fusion=fusion)[3]) == keys(alone[3])
 
 
-@pytest.mark.parametrize(("k", "mode"), itertools.product([0, -1, MAX_K + 1], ["lexical", "dense"]))
+@pytest.mark.parametrize(("k", "mode"), list(itertools.product([0, -1, MAX_K + 1], ["lexical", "dense"])))
 def test_k_out_of_bounds_is_an_error(retriever: Retriever, k: int, mode: str) -> None:
     with pytest.raises(ConfigError, match=f"k is {k}; expected 1 to 10,000"):
         retriever.search("heart", k, mode=mode)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class BuildProgress:
     """Shows how far a build is. The rows to come are estimated from the documents read so far."""
 
-    def __init__(self, documents: int | None = None) -> None:
-        """Show nothing before the ``with`` block; ``documents`` is their number where it is known."""
-        self._documents = documents
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._documents = 0
         self._read_documents = self._read_rows = 0
         self._bar = ProgressBar("encoding", unit="rows")
         self._words = ProgressBar("words", unit="rows")
@@ -45,7 +45,9 @@ class BuildProgress:
 
     def __call__(self, phase: str, count: int) -> None:
         """Take what an ``IndexWriter`` tells."""
-        if phase == "documents":
+        if phase == "total":
+            self._documents = count
+        elif phase == "documents":
             self._read_documents += count
             if self._documents:
                 left = max(self._documents / self._read_documents, 1.0)

@@ -60,7 +60,7 @@ def _articles(pmc: Path, out: Path, encoder: str | None) -> None:
     if not (out / MANIFEST).is_file():
         reader, path = split_source(f"pmc:{pmc}")
         corpus = open_corpus(reader, path)
-        with BuildProgress(corpus.total()) as progress, IndexWriter(out, notify=progress) as writer:
+        with BuildProgress() as progress, IndexWriter(out, notify=progress) as writer:
             report = writer.build(corpus, IndexRecipe.for_corpus(reader, path), load_encoder(encoder))
         print_report(report, out, as_json=False)
     with Retriever.from_pretrained(out) as retriever:

@@ -98,6 +98,11 @@ class Icd10cmCorpus(Corpus):
         """Return the file with its checksum, and the vocabulary that adds what people call things."""
         return [file_source(path, str(path)) for path in (self.path, VOCABULARY)]
 
+    def total(self) -> int:
+        """Return the number of codes."""
+        with open_binary(self.path) as file:
+            return sum(line.count(b"<diag>") + line.count(b"<diag ") for line in file)
+
     def _all_records(self) -> Iterator[Record]:
         codes = itertools.chain.from_iterable(self._blocks())
         for position, (element, code, document) in enumerate(codes, start=1):

@@ -135,6 +135,17 @@ class PmcCorpus(Corpus):
             sources.append(listing_source(self._given, listing.root, rest.all_names()))
         return sources
 
+    def total(self) -> int | None:
+        """Return the number of articles; None where an archive has no list of its files beside it."""
+        listing = self._list()
+        total = len(listing) - len(listing.archives)
+        for name in listing.archives:
+            path = (listing.root / name).with_name(filelist_name(name))
+            if not path.is_file():
+                return None
+            total += sum(FileList(path).licenses.values())
+        return total
+
     def _list(self) -> Listing:
         listing = list_files(self.path)
         if not len(listing):

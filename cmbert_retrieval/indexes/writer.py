@@ -274,6 +274,7 @@ class IndexWriter:
                 )
         build = SegmentBuild(building, plan, base, strict=strict, notify=self._notify)
         try:
+            self._notify("total", corpus.total() or 0)
             build.run(corpus)
             report = build.report
             dead = build.dead_rows()
