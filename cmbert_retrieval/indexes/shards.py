@@ -31,8 +31,10 @@ CREATE TABLE finished (report TEXT NOT NULL);
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 Notify = Callable[[str, int], None]
-"""Called with a phase and how many more are done: once ``total`` with the documents to come (0: unknown),
-``documents`` and ``read`` (rows) as they are read, ``rows`` as they are stored and encoded, then ``vectors``, ``words``, ``merge`` and ``commit``."""
+"""Called with a phase and how many more are done.
+
+Once ``total`` with the documents to come (0: unknown); ``documents`` and ``read`` (rows) as they are read;
+``rows`` as they are stored and encoded; then ``vectors``, ``words``, ``merge`` and ``commit``."""
 
 
 class VectorSource(Protocol):
