@@ -10,7 +10,7 @@ import typer
 
 from cmbert_retrieval.cli._building import BuildProgress
 from cmbert_retrieval.cli._groups import falls_through_to
-from cmbert_retrieval.cli._output import print_json, print_table
+from cmbert_retrieval.cli._output import is_terminal, print_json, print_table
 from cmbert_retrieval.cli.search import Mode
 from cmbert_retrieval.errors import ConfigError
 
@@ -69,31 +69,31 @@ def search(
     """Find codes. This is what 'cmbert codes "heart attack"' does."""
     with open_searcher(index, encoder) as searcher:
         hits = searcher.search(query, k, mode=mode.value if mode else None, filter=where)
-        release = searcher.retriever.manifest.recipe["name"]
+        name = searcher.retriever.manifest.recipe["name"]
     if as_json:
         print_json([hit_json(hit) for hit in hits])
         return
     print_codes(hits)
     if not hits:
-        typer.echo(f"nothing found in {release}", err=True)
+        typer.echo(f"nothing found in {name}", err=True)
+    elif is_terminal():
+        typer.echo(f"\n{_release(hits[0])}; more of a code: cmbert codes show {hits[0].full_code}")
 
 
 def print_codes(hits: list[CodeHit]) -> None:
     """Print codes with what matched, where that is not the title, and what a claim still needs."""
-    from cmbert_retrieval.cli._output import is_terminal
-
     columns = ["code", "title", "found by", "on a claim", "score"]
     rows = []
     for hit in hits:
         found_by = "" if hit.matched == hit.code.title else hit.matched
         rows.append((hit.full_code, hit.code.title, found_by, _claim(hit), f"{hit.score:.3f}"))
     print_table(columns, rows)
-    if hits and is_terminal():
-        releases = {(hit.code.system, hit.code.release) for hit in hits}
-        for system, release in sorted(releases):
-            typer.echo(
-                f"\n{system}, release {release}; more of a code: cmbert codes show {hits[0].full_code}"
-            )
+
+
+def _release(hit: CodeHit) -> str:
+    from cmbert_retrieval.codes.tree import SYSTEM_TITLES
+
+    return f"{SYSTEM_TITLES.get(hit.code.system, hit.code.system)}, release {hit.code.release}"
 
 
 def _claim(hit: CodeHit) -> str:

@@ -31,7 +31,10 @@ def demo(
     """Build the ICD-10-CM index and answer five questions; with --pmc, index and search articles too."""
     with open_searcher(encoder=encoder) as searcher:
         manifest = searcher.retriever.manifest
-        typer.echo(f"ICD-10-CM: {manifest.documents:,} codes, found by {manifest.rows:,} names\n")
+        release = next(iter(searcher.search("A00"))).code.release
+        typer.echo(
+            f"ICD-10-CM, release {release}: {manifest.documents:,} codes, found by {manifest.rows:,} names\n"
+        )
         for question in QUESTIONS:
             typer.secho(question, bold=True)
             print_codes(searcher.search(question, 5))

@@ -83,8 +83,7 @@ def print_hits(hits: list[Hit]) -> None:
     if not hits:
         console.print("nothing found")
     for hit in hits:
-        title = Text(f"{hit.rank:>2}  ", style="dim")
-        title.append(clean(hit.document.title) or hit.id, style="bold")
+        title = Text.assemble((f"{hit.rank:>2}  ", "dim"), (clean(hit.document.title) or hit.id, "bold"))
         title.append(f"  {hit.score:.3f}", style="cyan")
         if hit.document.metadata.get("is_retracted"):
             title.append("  RETRACTED", style="bold red")
