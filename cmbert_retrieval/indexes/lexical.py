@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -265,10 +266,13 @@ def _make_links() -> tuple[str, int]:
     """Make a private folder for links and return it with a descriptor that keeps it locked."""
     for old in Path(tempfile.gettempdir()).glob(f"{_LINKS}*"):
         _remove_abandoned(old)
-    links = tempfile.mkdtemp(prefix=_LINKS)
-    descriptor = os.open(Path(links) / _LEASE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return links, descriptor
+    while True:
+        links = tempfile.mkdtemp(prefix=_LINKS)
+        descriptor = os.open(Path(links) / _LEASE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink > 0:
+            return links, descriptor
+        os.close(descriptor)  # another reader took it for abandoned before it was locked
 
 
 def _remove_abandoned(links: Path) -> None:
@@ -287,7 +291,12 @@ def _remove_abandoned(links: Path) -> None:
 
 
 def _drop_links(links: str, descriptor: int) -> None:
-    shutil.rmtree(links, ignore_errors=True)
+    for _ in range(100):
+        shutil.rmtree(links, ignore_errors=True)
+        if not Path(links).exists():
+            break
+        # tantivy watches its folder from a thread of its own, which now and then puts a lock file there.
+        time.sleep(0.01)
     os.close(descriptor)
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -264,6 +265,33 @@ def test_the_private_links_go_with_the_reader(
     del forgotten
     gc.collect()
     assert links() == set()
+
+
+def test_readers_that_open_at_the_same_time_leave_each_others_links_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    """Each looks for links that killed readers left, while others are just making theirs."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make({0: "heart"})
+    folder = next(tmp_path.glob("words-*"))
+    troubles: list[BaseException] = []
+
+    def open_and_close() -> None:
+        try:
+            for _ in range(40):
+                reader = LexicalReader(folder, COLUMNS, "english")
+                assert reader.search("heart", 1)[1].tolist() == [0]
+                reader.close()
+        except BaseException as error:
+            troubles.append(error)
+
+    threads = [threading.Thread(target=open_and_close) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert troubles == []
+    assert len(links()) == 1
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])

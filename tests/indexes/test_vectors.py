@@ -136,7 +136,8 @@ def test_a_damaged_shard_is_an_error_naming_the_file(tmp_path: Path, damage: str
         case "other shape":
             np.save(path, np.zeros(10, np.float16))
         case "pickle":
-            np.save(path, np.array([{"a": 1}]), allow_pickle=True)
+            data = path.read_bytes()
+            path.write_bytes(data.replace(b"'<f2'", b"'|O' "))  # the header of an array of pickled objects
     with pytest.raises(IndexCorruptError, match=shard_name(0)):
         read_shard(path)
 
@@ -332,7 +333,7 @@ def test_a_search_needs_nothing_of_faiss_where_few_rows_pass(tmp_path: Path) -> 
 @pytest.mark.parametrize("dim", [32, 384])
 @pytest.mark.parametrize(
     "factory",
-    ["HNSW32", "IVF8,Flat", "IVF8,PQ16x4", "PQ16x4", "SQ8", "IVF8,SQ8", "RaBitQ", "IVF8,RaBitQ", "PCA16,Flat",
+    ["HNSW32", "IVF8,Flat", "IVF8,PQ8x4", "PQ8x4", "SQ8", "IVF8,SQ8", "RaBitQ", "IVF8,RaBitQ", "PCA16,Flat",
      "PCA16,IVF8,PQ8x4"],
 )  # fmt: skip
 def test_the_memory_that_is_announced_is_at_least_what_the_finished_index_takes(
@@ -343,7 +344,7 @@ def test_the_memory_that_is_announced_is_at_least_what_the_finished_index_takes(
     vectors = random_vectors(rows, dim)
     index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
-        index.train(vectors[:500])
+        index.train(vectors[:160])
     index.add(vectors[: rows // 2])
     half = len(faiss.serialize_index(index))
     index.add(vectors[rows // 2 :])
