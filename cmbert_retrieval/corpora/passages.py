@@ -259,7 +259,7 @@ def _windows(pieces: list[_Piece], budget: int, stride: int) -> Iterator[Passage
     paragraph_tokens: dict[int, int] = {}
     for piece in pieces:
         paragraph_tokens[piece.paragraph] = paragraph_tokens.get(piece.paragraph, 0) + piece.tokens
-    first = 0
+    first = new = 0  # where the window begins, and the first piece that no window before it had
     while True:
         last = first
         used = pieces[first].tokens - pieces[first].gap_tokens
@@ -268,7 +268,8 @@ def _windows(pieces: list[_Piece], budget: int, stride: int) -> Iterator[Passage
             if used + following.tokens > budget:
                 break
             if (
-                following.opens
+                last >= new
+                and following.opens
                 and 2 * used >= budget
                 and used + paragraph_tokens[following.paragraph] > budget
             ):
@@ -279,9 +280,10 @@ def _windows(pieces: list[_Piece], budget: int, stride: int) -> Iterator[Passage
         if last + 1 == len(pieces):
             return
         # As many sentences as the stride says are repeated, as far as the next one still fits behind them.
-        following = pieces[last + 1]
-        begin, used = last + 1, following.tokens - following.gap_tokens
-        while begin > first + 1 and last + 1 - begin < stride and not pieces[begin].torn:
+        new = last + 1
+        following = pieces[new]
+        begin, used = new, following.tokens - following.gap_tokens
+        while begin > first + 1 and new - begin < stride and not pieces[begin].torn:
             earlier = pieces[begin - 1]
             used += pieces[begin].gap_tokens + earlier.tokens - earlier.gap_tokens
             if used > budget:

@@ -70,7 +70,7 @@ def check_vectors(vectors: NDArray[Any], dim: int, *, rows: int | None = None) -
             "precision (dtype=float32 overflows less)"
         )
     largest = float(np.abs(converted).max(initial=0.0))
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise EncoderError(
             f"got vectors with values up to {largest:,.0f}, expected at most 65,504, which is all that "
             "float16 keeps; use an encoder that normalises"

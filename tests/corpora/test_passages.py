@@ -83,6 +83,17 @@ paragraphs = st.lists(
 counters = st.sampled_from([count_words, count_letters, count_bytes])
 
 
+def test_a_window_of_repeated_sentences_takes_at_least_one_more() -> None:
+    paragraph = "Dose. Dose. Dose. Dose. Dose."
+    document = document_of([(paragraph, "", "abstract"), (paragraph, "", "abstract")])
+    splitter = PassageSplitter(
+        lambda texts: [3 * len(text.split()) for text in texts], max_tokens=16, stride=4
+    )
+    passages = splitter.split(document)
+    ends = [passage.end for passage in passages]
+    assert ends == sorted(set(ends))
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     st.one_of(st.one_of(raw, st.text()).map(lambda text: Document("d", text)), paragraphs.map(document_of)),
