@@ -57,6 +57,8 @@ class BuildProgress:
         elif phase == "rows":
             self._draw(self._bar)(count)
         elif phase == "words":
+            if self._drawn is not self._words and self._bar.count:
+                self._words.total = self._bar.count
             self._draw(self._words)(count)
 
 
@@ -76,16 +78,21 @@ def split_source(source: str) -> tuple[str, str]:
     return guess_reader(source), source
 
 
-def print_report(report: Report, root: Path, *, as_json: bool) -> None:
-    """Print what a build did, trouble on stderr."""
+def print_report(report: Report, root: Path, *, as_json: bool, done: str = "added") -> None:
+    """Print what a command did to an index, trouble on stderr; ``done`` is what became of the documents."""
     if as_json:
         print_json({"index": str(root), **report.to_json()})
         return
     for line in report.lines():
         typer.echo(line, err=True)
-    parts = [f"{report.documents:,} documents", f"{report.rows:,} rows"]
+    parts = [f"{plural(report.deleted if done == 'deleted' else report.documents, 'document')} {done}"]
+    if report.rows:
+        parts.append(plural(report.rows, "row"))
     if report.encoded:
         parts.append(f"{report.encoded:,} encoded")
-    if report.deleted:
-        parts = [f"{report.deleted:,} documents deleted"]
     typer.echo(f"{root}: {', '.join(parts)} (commit {report.commit})")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 document`` or ``2,000 documents``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

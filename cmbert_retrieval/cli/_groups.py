@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-ANYWHERE = ("--debug", "--quiet", "--verbose")
+ANYWHERE = ("--debug", "--quiet", "--verbose", "-q", "-v")
 """Global options that may also stand behind the command: people add them to the line that has just failed."""
 
 

@@ -17,7 +17,7 @@ from cmbert_retrieval.errors import CmbertError
 
 COMMANDS = {
     "search": ("Search an index.", "search:search"),
-    "codes": ("Find codes for what people write, look codes up, check them.", "codes:app"),
+    "codes": ("Find codes for what people write, and show codes in their tree.", "codes:app"),
     "index": ("Build an index, add to it, delete from it, check it.", "index:app"),
     "export": ("Turn an encoder into the ONNX folder that runs without torch.", "export:export"),
     "demo": ("Build the ICD-10-CM index and answer five questions with it.", "demo:demo"),

@@ -120,9 +120,9 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
         elif not self._quiet and kind is None and self.count > self._told:
-            self._say()
+            self._say(last=True)
 
-    def _say(self) -> None:
+    def _say(self, *, last: bool = False) -> None:
         self._said, self._told = time.monotonic(), self.count
         seconds = max(self._said - self._began, 1e-9)
         rate = self.count / seconds
@@ -135,7 +135,8 @@ class ProgressBar:
         if self.total and rate and self.count < self.total:
             line += f", {_minutes((self.total - self.count) / rate)} left"
         elif self.count:
-            line += f", {_minutes(seconds)} in all"
+            done = last or self.count == self.total
+            line += f", {_minutes(seconds)} {'in all' if done else 'so far'}"
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from cmbert_retrieval.cli._building import BuildProgress
 from cmbert_retrieval.cli._groups import falls_through_to
 from cmbert_retrieval.cli._output import is_terminal, print_json, print_table
-from cmbert_retrieval.cli.search import Mode
+from cmbert_retrieval.cli.search import Mode, typed_query
 from cmbert_retrieval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=falls_through_to("search"),
     no_args_is_help=True,
-    help="Find codes for what people write, look codes up, check them.",
+    help="Find codes for what people write, and show codes in their tree.",
 )
 
 SYSTEM = "icd10cm"
+
+_WHOLE_CODE = re.compile(r"[A-Z][0-9][0-9A-Z]\.[0-9A-Z]{1,4}", re.IGNORECASE)
+"""What can only be meant as a code: found or not, it is not searched as words."""
 
 IndexName = Annotated[
     str, typer.Option("--index", help="The index of codes: a bundled recipe's name, a folder or a hub id.")
@@ -48,8 +52,11 @@ def open_searcher(index: str = SYSTEM, encoder: str | None = None) -> Iterator[C
 
 @app.command()
 def search(
-    query: Annotated[
-        str, typer.Argument(help="A phrase, a code, or the beginning of one.", show_default=False)
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERY...", help="A phrase, a code, or the beginning of one.", show_default=False
+        ),
     ],
     k: Annotated[int, typer.Option("-k", help="How many codes.")] = 10,
     mode: Annotated[
@@ -67,7 +74,10 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find codes. This is what 'cmbert codes "heart attack"' does."""
+    query = typed_query(words)
     with open_searcher(index, encoder) as searcher:
+        if _WHOLE_CODE.fullmatch(query) and searcher.resolve(query) is None:
+            raise _no_code(query)
         hits = searcher.search(query, k, mode=mode.value if mode else None, filter=where)
         name = searcher.retriever.manifest.recipe["name"]
     if as_json:
@@ -88,6 +98,13 @@ def print_codes(hits: list[CodeHit]) -> None:
         found_by = "" if hit.matched == hit.code.title else hit.matched
         rows.append((hit.full_code, hit.code.title, found_by, _claim(hit), f"{hit.score:.3f}"))
     print_table(columns, rows)
+
+
+def _no_code(text: str) -> ConfigError:
+    return ConfigError(
+        f"'{text[:60]}' is no code of this release; a code looks like I21.4; to search by words: "
+        'cmbert codes "heart attack"'
+    )
 
 
 def _release(hit: CodeHit) -> str:
@@ -140,10 +157,7 @@ def show(
     with open_searcher(index, encoder) as searcher:
         found = searcher.resolve(code)
         if found is None:
-            raise ConfigError(
-                f"'{code[:60]}' is no code of this release; a code looks like I21.4; to search by words: "
-                'cmbert codes "heart attack"'
-            )
+            raise _no_code(code)
         entry, seventh = found
         if as_json:
             print_json(_with_seventh(entry, seventh, code_to_json(entry)))

@@ -67,7 +67,7 @@ def build(
     opened = _open_encoder(chosen)
     with BuildProgress() as progress, IndexWriter(out, notify=progress) as writer:
         report = writer.build(corpus, chosen, opened, strict=strict, restart=restart)
-    print_report(report, out, as_json=as_json)
+    print_report(report, out, as_json=as_json, done="indexed")
 
 
 def _model(encoder: str) -> str:
@@ -144,7 +144,7 @@ def delete(
     _existing(index)
     with IndexWriter(index) as writer:
         report = writer.delete(wanted, missing_ok=missing_ok)
-    print_report(report, index, as_json=as_json)
+    print_report(report, index, as_json=as_json, done="deleted")
 
 
 @app.command()
@@ -155,7 +155,7 @@ def optimize(index: IndexFolder, as_json: Json = False) -> None:
     _existing(index)
     with BuildProgress() as progress, IndexWriter(index, notify=progress) as writer:
         report = writer.optimize()
-    print_report(report, index, as_json=as_json)
+    print_report(report, index, as_json=as_json, done="kept")
 
 
 @app.command()
@@ -231,9 +231,8 @@ def verify(
         typer.echo(f"{leftover}: not part of the index; the next change removes it", err=True)
     if result.problems:
         more = f" (and {len(result.problems) - 1} more)" if len(result.problems) > 1 else ""
-        if not as_json:
-            for problem in result.problems:
-                typer.echo(problem)
+        for problem in result.problems if not as_json else ():
+            typer.echo(problem)
         raise IndexCorruptError(
             f"{index}: {result.problems[0]}{more}; rebuild it, or restore the file from a copy"
         )

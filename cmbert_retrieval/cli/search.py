@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmbert_retrieval.cli._output import clean, is_terminal, print_json
+from cmbert_retrieval.errors import ConfigError
 
 if TYPE_CHECKING:
     from cmbert_retrieval.types import Hit
@@ -26,7 +27,9 @@ class Mode(StrEnum):
 
 def search(
     index: Annotated[str, typer.Argument(help="The index: a folder, a bundled recipe's name or a hub id.")],
-    query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    words: Annotated[
+        list[str], typer.Argument(metavar="QUERY...", help="What to look for.", show_default=False)
+    ],
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
     mode: Annotated[
         Mode | None,
@@ -45,6 +48,7 @@ def search(
     """Search an index by words and by meaning."""
     from cmbert_retrieval.retriever import Retriever
 
+    query = typed_query(words)
     with Retriever.from_pretrained(index, encoder=encoder) as retriever:
         hits = retriever.search(query, k, mode=mode.value if mode else None, filter=where, group=not passages)
     if as_json:
@@ -53,9 +57,24 @@ def search(
         print_hits(hits)
     else:
         for hit in hits:
-            typer.echo(
-                f"{hit.rank}\t{hit.score:.4f}\t{hit.id}\t{clean(hit.document.title)}\t{clean(hit.passage)}"
-            )
+            mark = "[RETRACTED] " if hit.document.metadata.get("is_retracted") else ""
+            title = mark + clean(hit.document.title)
+            typer.echo(f"{hit.rank}\t{hit.score:.4f}\t{hit.id}\t{title}\t{clean(hit.passage)}")
+    if not hits and not as_json:
+        more = " and passes the filter" if where else ""
+        typer.echo(f"nothing in {index} matches{more}", err=True)
+
+
+def typed_query(words: list[str]) -> str:
+    """Return a query that was typed with or without quotes.
+
+    Raises:
+        ConfigError: there is nothing to look for in it.
+    """
+    query = " ".join(words).strip()
+    if not query:
+        raise ConfigError("the query is empty; say what to look for")
+    return query
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:
@@ -80,8 +99,6 @@ def print_hits(hits: list[Hit]) -> None:
     from rich.text import Text
 
     console = Console()
-    if not hits:
-        console.print("nothing found")
     for hit in hits:
         title = Text.assemble((f"{hit.rank:>2}  ", "dim"), (clean(hit.document.title) or hit.id, "bold"))
         title.append(f"  {hit.score:.3f}", style="cyan")

@@ -84,7 +84,7 @@ def billing_status(code: Code, *, seventh: str = "") -> str:
     if code.billable or (seventh and seventh in code.seventh and not code.children):
         return "valid for billing"
     if code.children:
-        return f"not valid for billing: choose one of the {len(code.children)} below it"
+        return "not valid for billing: choose a code below it"
     if code.seventh:
         return f"not valid for billing: needs a seventh character ({', '.join(code.seventh)})"
     return "not valid for billing"
@@ -114,6 +114,8 @@ def describe_code(code: Code, *, lookup: Lookup | None = None, seventh: str = ""
     if code.children:
         below = [(child, found.title if (found := find(child)) else "") for child in code.children]
         sections.append(["Below it:", *_columns(below)])
+    if code.seventh and code.children:
+        sections.append(["Its codes take a seventh character:", *_columns(list(code.seventh.items()))])
     elif code.seventh:
         extensions = [(f"{extend(code.code, character)}", text) for character, text in code.seventh.items()]
         sections.append(["With a seventh character:", *_columns(extensions)])

@@ -58,8 +58,8 @@ def _snapshot(
         )
     except LocalEntryNotFoundError as error:
         raise EncoderError(
-            f"'{name}' is no folder here, and is not in the hub's cache while offline; expected a folder, "
-            "'default' or a hub id. Fetch it where there is a connection, or unset HF_HUB_OFFLINE"
+            f"'{name}' is no folder here, and the hub's cache does not hold it; expected a folder, 'default' "
+            "or a hub id. A hub id needs a connection (and HF_HUB_OFFLINE not set) the first time"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = next(

@@ -78,7 +78,7 @@ def test_build_says_what_it_made(tmp_path: Path, run: Run, tiny_encoder_path: Pa
         "index", "build", "--from", f"jsonl:{source}", "--out", tmp_path / "i", "--encoder", tiny_encoder_path
     )
     assert done.code == 0
-    assert done.out.startswith(f"{tmp_path / 'i'}: 5 documents, ")
+    assert done.out.startswith(f"{tmp_path / 'i'}: 5 documents indexed, ")
     assert done.out.count("\n") == 1 and "(commit 1)" in done.out
 
 

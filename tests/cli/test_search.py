@@ -103,12 +103,12 @@ def test_filters_passages_and_k(index: Path, capsys: pytest.CaptureFixture[str])
 def test_nothing_found_is_no_error(
     index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(capsys, index, "qqqq", "--mode", "lexical") == (0, "", "")
+    nothing = f"nothing in {index} matches\n"
+    assert run(capsys, index, "qqqq", "--mode", "lexical") == (0, "", nothing)
     assert hits_of(capsys, index, "qqqq", "--mode", "lexical") == []
-    assert run(capsys, index, "") == (0, "", "")
     monkeypatch.setattr(module, "is_terminal", lambda: True)
-    code, out, _ = run(capsys, index, "qqqq", "--mode", "lexical")
-    assert (code, out) == (0, "nothing found\n")
+    assert run(capsys, index, "qqqq", "--mode", "lexical") == (0, "", nothing)
+    assert run(capsys, index, "", "  ")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,8 @@ def test_nothing_found_is_no_error(
         (["heart", "-k", "0"], ["k is 0; expected 1 to 10,000"], 1),
         (["heart", "-k", "many"], ["-k"], 2),
         (["heart", "--mode", "semantic"], ["semantic"], 2),
-        ([], ["query"], 2),
+        ([], ["QUERY"], 2),
+        ([" "], ["the query is empty"], 1),
         (["heart", "--encoder", "/no/such/encoder"], ["/no/such/encoder"], 1),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_seventh_character_stands_in_the_seventh_place() -> None:
 
 def test_the_billing_status_says_what_a_code_lacks(release: dict[str, Code]) -> None:
     assert billing_status(release["I21.4"]) == "valid for billing"
-    assert billing_status(release["E11"]).startswith("not valid for billing: choose one of the ")
+    assert billing_status(release["E11"]).startswith("not valid for billing: choose a code below it")
     assert billing_status(release["T07"]) == "not valid for billing: needs a seventh character (A, D, S)"
     assert billing_status(release["T07"], seventh="A") == "valid for billing"
     assert billing_status(release["T07"], seventh="Z") == billing_status(release["T07"])
