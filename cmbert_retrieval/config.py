@@ -92,7 +92,10 @@ class VectorsRecipe(Section):
     """How vectors are kept."""
 
     factory: str = Field(default="Flat", min_length=1)
-    """A FAISS factory: ``Flat`` (exact), ``HNSW32``, ``IVF4096,PQ64``, ``RaBitQ``, ..."""
+    """A FAISS factory: ``Flat`` (exact), ``HNSW32``, ``IVF4096,PQ64``, ``RaBitQ``, ...
+
+    All but ``Flat`` may miss some of the nearest vectors; what they find is scored exactly.
+    """
 
 
 class LexicalRecipe(Section):
@@ -119,7 +122,7 @@ class SearchRecipe(Section):
     """The share of meaning in a hybrid search; words have the rest."""
 
     depth: int = Field(default=200, ge=1)
-    """Rows that each ranking contributes before they are fused; never fewer than the results asked for."""
+    """Rows that each ranking contributes before they are fused. What more results need comes behind."""
 
 
 class IndexRecipe(Section):

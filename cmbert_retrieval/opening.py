@@ -5,21 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval import __version__
-from cmbert_retrieval.errors import ConfigError, IndexLockedError
+from cmbert_retrieval.errors import ConfigError, EncoderError, IndexLockedError
 from cmbert_retrieval.indexes.locks import COMMITS, commit_name
-from cmbert_retrieval.indexes.manifest import MANIFEST, FileEntry, read_manifest, write_manifest
+from cmbert_retrieval.indexes.manifest import (
+    MANIFEST,
+    EncoderEntry,
+    FileEntry,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
 from cmbert_retrieval.indexes.reader import IndexReader
-from cmbert_retrieval.indexes.storage import atomic_file, files_below, fsync_tree
 from cmbert_retrieval.paths import cache_folder as default_cache
+from cmbert_retrieval.storage import atomic_file, files_below, fsync_tree
 from cmbert_retrieval.types import Document
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 Notify = Callable[[str, int], None]
 _ENCODER_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "router_config.json")
+_ENCODER = "encoder"  # the folder within an index
 _POLL_SECONDS = 0.5
 
 
@@ -55,9 +66,9 @@ def open_pretrained(
             )
         return _open(cls, index, name, revision, options, cache_folder, notify)
     folder = Path(name).expanduser()
-    if (folder / MANIFEST).is_file() or is_bundled(name):
+    if _is_file(folder / MANIFEST) or is_bundled(name):
         return _open(cls, name, encoder, None, options, cache_folder, notify)
-    if folder.is_dir():
+    if _is_dir(folder):
         if any((folder / file).is_file() for file in _ENCODER_FILES):
             raise _says_what_to_search(name)
         read_manifest(folder)  # says that there is no index, or only the beginning of one
@@ -68,7 +79,7 @@ def open_pretrained(
 def is_bundled(name: str | Path) -> bool:
     """Tell whether a recipe of that name comes with the package, without loading what reads recipes."""
     text = str(name)
-    return text.isidentifier() and (Path(__file__).parent / "recipes" / f"{text}.yaml").is_file()
+    return text.isidentifier() and _is_file(Path(__file__).parent / "recipes" / f"{text}.yaml")
 
 
 def _says_what_to_search(name: str | Path) -> ConfigError:
@@ -90,23 +101,83 @@ def _open(
 ) -> Retriever:
     from cmbert_retrieval.encoders import load_encoder
 
-    if (Path(index).expanduser() / MANIFEST).is_file():
-        opened = None
-        if encoder is not None:
-            opened = load_encoder(encoder, **{"revision": revision, **options})
-        retriever = cls(IndexReader(Path(index).expanduser()), opened, encoder_options=options)
-        if opened is not None:
-            try:
+    if _is_file(Path(index).expanduser() / MANIFEST):
+        reader = IndexReader(Path(index).expanduser())
+        try:
+            opened, entry = None, reader.manifest.encoder
+            if encoder is not None:
+                given = {"revision": revision, **options}
+                opened = _load_as(entry, encoder, given) if entry else load_encoder(encoder, **given)
+            retriever = cls(reader, opened, encoder_options=options)
+            if opened is not None:
                 _ = retriever.encoder  # refuses another encoder now, not at the first query
-            except BaseException:
-                retriever.close()
-                raise
+        except BaseException:
+            reader.close()
+            raise
         return retriever
     if is_bundled(index):
         opened = load_encoder(encoder, **{"revision": revision, **options})
         folder = build_bundled(str(index), opened, cache_folder=cache_folder, notify=notify)
         return cls(IndexReader(folder), opened, encoder_options=options)
     raise ConfigError(f"index '{index}': neither a folder with a {MANIFEST} nor a bundled recipe")
+
+
+def load_index_encoder(entry: EncoderEntry, index: Path, options: Mapping[str, Any]) -> Encoder:
+    """Open the encoder of an index, with the prompts, length and pooling that made its vectors.
+
+    Args:
+        entry: what the manifest says of it.
+        index: the index's folder; an encoder inside comes first.
+        options: as ``load_encoder`` takes them; they win.
+
+    Raises:
+        EncoderError: it is not where it was.
+    """
+    inside = index / _ENCODER
+    if inside.is_dir():
+        return _load_as(entry, inside, options)
+    name = entry.source
+    if name == _ENCODER or (_is_local(name) and not _is_dir(Path(name).expanduser())):
+        raise EncoderError(
+            f"the index was built with the encoder '{entry.identity.name}' from a folder, which is not here; "
+            "name a copy of it: encoder=FOLDER, or --encoder FOLDER"
+        )
+    revision = None if _is_local(name) else entry.identity.revision or None
+    return _load_as(entry, name, {"revision": revision, **options})
+
+
+def _load_as(entry: EncoderEntry, name: str | Path, options: Mapping[str, Any]) -> Encoder:
+    """Open an encoder with an index's settings. Whether it is the index's own is asked elsewhere."""
+    from cmbert_retrieval.encoders import load_encoder
+
+    identity = entry.identity
+    settings = {
+        "prompts": dict(identity.prompts),
+        "max_tokens": identity.max_tokens,
+        "pooling": identity.pooling,
+    }
+    try:
+        return load_encoder(name, **{**settings, **options})
+    except ConfigError:
+        # Another model may not have so many positions; that it is another one says more.
+        return load_encoder(name, **options)
+
+
+def _is_local(source: str) -> bool:
+    """Tell whether an encoder's source is a folder rather than a name: "encoder" is the one inside."""
+    return source == _ENCODER or source.startswith((".", "~", "/")) or _is_dir(Path(source))
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # a name too long for the system, or with a NUL, is no file's
+        return path.is_file()
+    return False
+
+
+def _is_dir(path: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
 
 
 def build_bundled(
@@ -162,7 +233,7 @@ def index_documents(
     recipe = IndexRecipe.for_corpus("memory", overrides=settings)
     declared = dict(columns) if columns is not None else corpus.guess_columns()
     recipe = IndexRecipe.from_json({**recipe.to_json(), "columns": declared})
-    temporary = tempfile.TemporaryDirectory(prefix="cmbert-index-") if path is None else None
+    temporary = TemporaryFolder("cmbert-index-") if path is None else None
     folder = Path(path) if path is not None else Path(temporary.name) / "index"  # type: ignore[union-attr]
     try:
         with IndexWriter(folder) as writer:
@@ -176,26 +247,64 @@ def index_documents(
     return retriever
 
 
+class TemporaryFolder:
+    """A folder that goes when it is cleaned up, or with the process that made it.
+
+    A forked child has it, too, but must not remove it: the parent goes on reading.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.name = tempfile.mkdtemp(prefix=prefix)
+        self.cleanup = weakref.finalize(self, _remove_own, self.name, os.getpid())
+
+
+def _remove_own(name: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(name, ignore_errors=True)
+
+
 def save_index(reader: IndexReader, encoder: Encoder | None, path: Path) -> None:
     """Copy the open commit, and the encoder into ``encoder/``; the manifest comes last."""
+    from cmbert_retrieval.indexes.build import PINS
+
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path} is there and not empty; choose a new folder")
     path.mkdir(parents=True, exist_ok=True)
     manifest = reader.manifest
-    files = {name: entry for name, entry in manifest.files.items() if not name.startswith("encoder/")}
+    # How a segment was built, and from which folders, is of no use beyond this machine.
+    files = {
+        name: entry
+        for name, entry in manifest.files.items()
+        if not name.startswith(_ENCODER + "/") and Path(name).name != PINS
+    }
     for name in files:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(reader.path / name, path / name)
     if encoder is not None and manifest.encoder is not None:
-        encoder.save_pretrained(str(path / "encoder"))
-        files |= {name: FileEntry.of(path / name) for name in files_below(path, path / "encoder")}
-        manifest = replace(manifest, encoder=replace(manifest.encoder, source="encoder"))
-    manifest = replace(manifest, files=files)
+        encoder.save_pretrained(str(path / _ENCODER))
+        files |= {name: FileEntry.of(path / name) for name in files_below(path, path / _ENCODER)}
+    manifest = _shareable(replace(manifest, files=files))
     fsync_tree(path)
     (path / COMMITS).mkdir()
     with atomic_file(path / COMMITS / commit_name(manifest.commit)) as file:
         file.write(manifest.to_bytes())
     write_manifest(path, manifest)
+
+
+def _shareable(manifest: Manifest) -> Manifest:
+    """Return the manifest without the folders of this machine: names of users and projects are in them."""
+    sources = tuple({**source, "path": Path(source["path"]).name} for source in manifest.sources)
+    recipe = dict(manifest.recipe)
+    for section, key in (("source", "path"), ("encoder", "model")):
+        part = recipe.get(section)
+        if isinstance(part, Mapping) and isinstance(part.get(key), str):
+            keep = key == "model" and not _is_local(part[key])
+            recipe[section] = {**part, key: part[key] if keep else Path(part[key]).name}
+    encoder = manifest.encoder
+    if encoder is not None and _is_local(encoder.source):
+        # A copy is inside, or has to be named; a hub id stays what finds it again.
+        encoder = replace(encoder, source=_ENCODER)
+    return replace(manifest, sources=sources, recipe=recipe, encoder=encoder)
 
 
 def push_index(

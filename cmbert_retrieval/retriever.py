@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,18 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.citation import cite
-from cmbert_retrieval.errors import ConfigError, IndexMismatchError
+from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.indexes.filters import parse_filter
 from cmbert_retrieval.indexes.manifest import Manifest, unpack_probes
-from cmbert_retrieval.indexes.ranking import FUSIONS, Candidates, find_candidates, fuse, strictly_decreasing
-from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.queries import as_texts, check_search
+from cmbert_retrieval.indexes.ranking import (
+    FUSIONS,
+    Candidates,
+    find_candidates,
+    find_fused,
+    fuse,
+    strictly_decreasing,
+)
+from cmbert_retrieval.indexes.reader import IndexReader, Ranked
 from cmbert_retrieval.types import Document, Hit, Query, Run
 
 if TYPE_CHECKING:
     from cmbert_retrieval.encoders.base import Encoder
-
-MODES = ("hybrid", "dense", "lexical")
-MAX_K = 10_000
+    from cmbert_retrieval.opening import TemporaryFolder
 
 Filters = Mapping[str, Any] | Sequence[str] | str
 
@@ -48,7 +53,7 @@ class Retriever:
         self._encoder_options = dict(encoder_options)
         self._checked = False
         self._lock = threading.Lock()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
 
     # --- ways in ---
 
@@ -151,14 +156,9 @@ class Retriever:
             return None
         with self._lock:
             if self._encoder is None:
-                from cmbert_retrieval.encoders import load_encoder
+                from cmbert_retrieval.opening import load_index_encoder
 
-                source: str | Path = entry.source
-                inside = self.reader.path / "encoder"
-                if inside.is_dir():
-                    source = inside
-                revision = None if Path(source).is_dir() else entry.identity.revision or None
-                self._encoder = load_encoder(source, **{"revision": revision} | self._encoder_options)
+                self._encoder = load_index_encoder(entry, self.reader.path, self._encoder_options)
             if not self._checked:
                 from cmbert_retrieval.encoders.identity import check_same_encoder
 
@@ -216,7 +216,7 @@ class Retriever:
             IndexMismatchError: the encoder is not the index's.
         """
         single = isinstance(query, str)
-        texts = [query] if isinstance(query, str) else list(query)
+        texts = as_texts(query)
         ranked = self._rank(texts, k, mode, filter, group, fusion)
         answers = [self._hits(scores, parts, k, group) for scores, parts in ranked]
         return answers[0] if single else answers
@@ -240,7 +240,7 @@ class Retriever:
         block = 64  # bounds memory, not results
         for start in range(0, len(pairs), block):
             chunk = pairs[start : start + block]
-            ranked = self._rank([text for _, text in chunk], k, mode, filter, True, fusion)
+            ranked = self._rank(as_texts([text for _, text in chunk]), k, mode, filter, True, fusion)
             for (id_, _), (scores, _) in zip(chunk, ranked, strict=True):
                 run[id_] = strictly_decreasing(dict(list(scores.items())[:k]))
         return run
@@ -256,37 +256,46 @@ class Retriever:
     ) -> list[tuple[dict[str, float], dict[str, Candidates]]]:
         """Return, for each text, fused scores by id and the candidates of each signal."""
         settings = self.manifest.recipe["search"]
-        mode = mode or settings["mode"]
+        mode = check_search(self.manifest, k, mode)
         fusion = fusion or settings["fusion"]
-        if mode not in MODES:
-            raise ConfigError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
         if fusion not in FUSIONS:
             raise ConfigError(f"unknown fusion '{fusion}'; known: {', '.join(FUSIONS)}")
-        if not 1 <= k <= MAX_K:
-            raise ConfigError(f"k is {k}; expected 1 to {MAX_K:,}")
-        if self.manifest.encoder is None and mode != "lexical":
-            raise IndexMismatchError(
-                f"mode '{mode}' needs vectors, this index holds words only; use mode='lexical'"
-            )
-        for text in texts:
-            _check_text(text)
         where = parse_filter(given, self.manifest.columns)
-        vectors = self._encode(texts) if mode != "lexical" else [None] * len(texts)
-        depth = k if mode != "hybrid" else max(k, settings["depth"])
+        vectors = self.encode_queries(texts) if mode != "lexical" else [None] * len(texts)
         weight = settings["dense_weight"]
         ranked = []
         for text, vector in zip(texts, vectors, strict=True):
-            parts: dict[str, Candidates] = {}
+            searches: dict[str, Callable[[int], Ranked]] = {}
             if mode != "dense":
-                words = partial(self.reader.search_words, text, where=where)
-                parts["lexical"] = find_candidates(self.reader, words, k, depth=depth, group=group)
+                searches["lexical"] = partial(self.reader.search_words, text, where=where)
             if vector is not None:
-                nearest = partial(self.reader.search_vectors, vector, where=where)
-                parts["dense"] = find_candidates(self.reader, nearest, k, depth=depth, group=group)
-            ranked.append((fuse(parts, fusion, dense_weight=weight), parts))
+                searches["dense"] = partial(self.reader.search_vectors, vector, where=where)
+            if len(searches) > 1:
+                found = find_fused(
+                    self.reader,
+                    searches,
+                    k,
+                    depth=settings["depth"],
+                    group=group,
+                    fusion=fusion,
+                    dense_weight=weight,
+                )
+            else:
+                parts = {
+                    signal: find_candidates(self.reader, search, k, depth=k, group=group)
+                    for signal, search in searches.items()
+                }
+                found = fuse(parts, fusion, dense_weight=weight), parts
+            ranked.append(found)
         return ranked
 
-    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Return a vector for each query; an empty one, which finds nothing, for a blank text.
+
+        Raises:
+            EncoderError: a vector is not finite.
+            IndexMismatchError: the encoder is not the index's, or gives vectors of another length.
+        """
         from cmbert_retrieval.encoders.identity import check_vectors
 
         encoder = self.encoder
@@ -326,7 +335,7 @@ class Retriever:
 
     # --- keeping and sharing ---
 
-    def keep(self, folder: tempfile.TemporaryDirectory[str] | None) -> None:
+    def keep(self, folder: TemporaryFolder | None) -> None:
         """Remove this temporary folder when the retriever is closed."""
         self._folder = folder
 
@@ -367,14 +376,3 @@ class Retriever:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise ConfigError(f"a query is a {type(text).__name__}; expected a text, or a list of texts")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"a query holds half of a surrogate pair (character {error.start + 1}); expected valid Unicode"
-        ) from None

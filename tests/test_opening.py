@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,16 @@ import pytest
 from samples import SMALL, Wrapper, add, build, delete, documents, queries
 
 from cmbert_retrieval import Document, Retriever, load_encoder
+from cmbert_retrieval.config import IndexRecipe
+from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.encoders.base import Encoder
+from cmbert_retrieval.encoders.onnx import OnnxEncoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, EncoderError, IndexMismatchError
 from cmbert_retrieval.indexes.manifest import read_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.verify import verify
+from cmbert_retrieval.indexes.writer import IndexWriter
+from cmbert_retrieval.opening import TemporaryFolder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -146,17 +152,121 @@ def test_saving_an_index_whose_encoder_came_from_the_hub_opens_the_copy_inside(
         assert answers(opened) == expected
 
 
-def test_saving_without_the_encoder_and_of_words_alone(index: Path, tmp_path: Path) -> None:
+def test_saving_without_the_encoder_and_of_words_alone(
+    index: Path, tmp_path: Path, tiny_encoder_path: Path
+) -> None:
     with Retriever.from_pretrained(index) as opened:
         expected = answers(opened)
+        opened.save_pretrained(tmp_path / "whole")
         opened.save_pretrained(tmp_path / "bare", with_encoder=False)
-    assert not (tmp_path / "bare" / "encoder").exists()
-    with Retriever.from_pretrained(tmp_path / "bare") as opened:
-        assert answers(opened) == expected
+    with Retriever.from_pretrained(tmp_path / "whole") as opened:
+        opened.save_pretrained(tmp_path / "bare again", with_encoder=False)
+    for folder in (tmp_path / "bare", tmp_path / "bare again"):
+        assert not (folder / "encoder").exists()
+        with Retriever.from_pretrained(folder, encoder=tiny_encoder_path) as opened:
+            assert answers(opened) == expected
+        with Retriever.from_pretrained(folder) as opened:
+            assert opened.search("heart", mode="lexical")
+            with pytest.raises(EncoderError, match="'tiny-encoder' from a folder, which is not here; name"):
+                opened.search("heart", mode="dense")
     with Retriever.from_documents(documents(3), encoder="none") as opened:
         opened.save_pretrained(tmp_path / "words")
     with Retriever.from_pretrained(tmp_path / "words") as opened:
         assert len(opened) == 3 and opened.encoder is None
+
+
+@pytest.mark.parametrize("with_encoder", [True, False])
+def test_what_is_saved_knows_where_the_encoder_is_on_the_hub(
+    tmp_path: Path, encoder: Encoder, with_encoder: bool
+) -> None:
+    class FromHub(Wrapper):
+        source = "someone/encoder"
+
+    build(tmp_path / "index", documents(4), FromHub(encoder, name="someone/encoder", revision=COMMIT))
+    with Retriever(IndexReader(tmp_path / "index"), FromHub(encoder)) as opened:
+        opened.save_pretrained(tmp_path / "saved", with_encoder=with_encoder)
+    entry = read_manifest(tmp_path / "saved").encoder
+    assert entry is not None and (entry.source, entry.identity.revision) == ("someone/encoder", COMMIT)
+
+
+def test_what_is_saved_names_no_folder_of_this_machine(tmp_path: Path, tiny_encoder_path: Path) -> None:
+    shutil.copytree(tiny_encoder_path, tmp_path / "private" / "model")
+    texts = tmp_path / "private" / "notes.jsonl"
+    texts.write_text("".join(f'{{"id": "{n}", "text": "heart {n}"}}\n' for n in range(5)))
+    recipe = IndexRecipe.for_corpus(
+        "jsonl", texts, overrides=[f"encoder.model={tmp_path / 'private' / 'model'}", "passages=none"]
+    )
+    with IndexWriter(tmp_path / "index") as writer:
+        corpus = open_corpus(recipe.source.reader, recipe.source.path)
+        writer.build(corpus, recipe, load_encoder(tmp_path / "private" / "model"))
+    for with_encoder in (True, False):
+        saved = tmp_path / f"saved-{with_encoder}"
+        with Retriever.from_pretrained(tmp_path / "index") as opened:
+            opened.save_pretrained(saved, with_encoder=with_encoder)
+        for path in saved.rglob("*"):
+            assert path.is_dir() or b"private" not in path.read_bytes(), path
+        manifest = read_manifest(saved)
+        assert manifest.recipe["source"]["path"] == manifest.sources[0]["path"] == "notes.jsonl"
+        assert manifest.recipe["encoder"]["model"] == "model"
+        assert verify(saved).problems == []
+    with Retriever.from_pretrained(tmp_path / "saved-True") as opened:
+        assert opened.search("heart", mode="dense")
+
+
+def test_an_encoder_that_was_named_by_a_relative_folder_is_found_from_anywhere(
+    tmp_path: Path, tiny_encoder_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_encoder_path, tmp_path / "models" / "tiny")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Retriever.from_documents(documents(3), encoder="models/tiny", path=tmp_path / "index"):
+        pass
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with Retriever.from_pretrained(tmp_path / "index") as opened:
+        assert opened.search("heart", mode="dense")
+
+
+def test_an_index_opens_with_the_prompts_and_the_length_that_made_its_vectors(
+    tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    own = load_encoder(tiny_encoder_path, prompts={"query": "query: "}, max_tokens=32)
+    build(tmp_path / "index", documents(6), own)
+    with Retriever(IndexReader(tmp_path / "index"), own) as expected:
+        for options in ({}, {"encoder": tiny_encoder_path}):
+            with Retriever.from_pretrained(tmp_path / "index", **options) as opened:
+                assert answers(opened) == answers(expected)
+        expected.save_pretrained(tmp_path / "saved")
+        with Retriever.from_pretrained(tmp_path / "saved") as opened:
+            assert answers(opened) == answers(expected)
+    # What is asked for by name wins, and is refused.
+    with (
+        Retriever.from_pretrained(tmp_path / "index", max_tokens=16) as opened,
+        pytest.raises(IndexMismatchError, match=r"max_tokens 32.* 16"),
+    ):
+        opened.search("heart")
+
+
+def test_a_pooling_that_the_export_has_built_in_needs_no_torch(tiny_encoder_path: Path) -> None:
+    same = load_encoder(tiny_encoder_path, pooling="mean")
+    assert isinstance(same, OnnxEncoder)
+    with pytest.raises(EncoderError, match=r"pooling='cls', but the export has 'mean' built in"):
+        load_encoder(tiny_encoder_path, backend="onnx", pooling="cls")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_that_ends_leaves_the_temporary_index_to_its_parent(tmp_path: Path) -> None:
+    folder = TemporaryFolder("cmbert-test-")
+    child = os.fork()
+    if child == 0:
+        try:
+            folder.cleanup()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert Path(folder.name).is_dir()
+    folder.cleanup()
+    assert not Path(folder.name).exists()
 
 
 def test_saving_over_something_is_refused(index: Path, tmp_path: Path) -> None:
@@ -204,7 +314,9 @@ def test_an_empty_folder_and_a_missing_one_say_what_was_looked_for(tmp_path: Pat
         Retriever.from_pretrained(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["icd10", "nobody", "a/b/c", "", " ", "no body/x", "../x"])
+@pytest.mark.parametrize(
+    "name", ["icd10", "nobody", "a/b/c", "", " ", "no body/x", "../x", "x" * 300, "x" * 300 + "/x", "a\0b"]
+)
 def test_an_unknown_name_names_the_bundled_recipe(name: str) -> None:
     with pytest.raises(CmbertError, match=r"icd10cm|no index in \.") as caught:
         Retriever.from_pretrained(name, local_files_only=True)

@@ -16,10 +16,10 @@ from samples import SMALL, Wrapper, document, documents, queries
 
 from cmbert_retrieval import Document, Query, Retriever, Section, load_encoder
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError
 from cmbert_retrieval.fusion import min_max, reciprocal_rank
+from cmbert_retrieval.indexes.queries import MAX_K
 from cmbert_retrieval.indexes.ranking import strictly_decreasing
-from cmbert_retrieval.retriever import MAX_K
 
 ARTICLE = Document(
     id="PMC1",
@@ -153,17 +153,58 @@ def test_any_metadata_can_be_cited(authors: Any) -> None:
 # --- ways to fuse ---
 
 
-def test_hybrid_is_the_fusion_of_the_two_rankings(retriever: Retriever) -> None:
-    for query in queries(8, seed=5):
-        parts = [
-            {hit.id: hit.score for hit in retriever.search(query, 1000, mode=mode)}
-            for mode in ("lexical", "dense")
-        ]
-        for fusion, fuse in (("min-max", min_max), ("rrf", reciprocal_rank)):
-            expected = fuse(parts, weights=[0.5, 0.5])
-            hits = retriever.search(query, 1000, mode="hybrid", fusion=fusion)
-            assert [hit.id for hit in hits] == list(expected)
-            np.testing.assert_allclose([hit.score for hit in hits], list(expected.values()), rtol=1e-9)
+def test_hybrid_is_the_fusion_of_the_two_rankings(encoder: Encoder) -> None:
+    deep = (*SMALL, "search.depth=1000")
+    with Retriever.from_documents(documents(60), encoder=encoder, overrides=deep) as retriever:
+        for query in queries(8, seed=5):
+            parts = [
+                {hit.id: hit.score for hit in retriever.search(query, 1000, mode=mode)}
+                for mode in ("lexical", "dense")
+            ]
+            for fusion, fuse in (("min-max", min_max), ("rrf", reciprocal_rank)):
+                expected = fuse(parts, weights=[0.5, 0.5])
+                hits = retriever.search(query, 1000, mode="hybrid", fusion=fusion)
+                assert [hit.id for hit in hits] == list(expected)
+                np.testing.assert_allclose([hit.score for hit in hits], list(expected.values()), rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def shallow(encoder: Encoder) -> Iterator[Retriever]:
+    overrides = (*SMALL, "search.depth=5")
+    with Retriever.from_documents(documents(60), encoder=encoder, overrides=overrides) as opened:
+        yield opened
+
+
+@given(
+    query=st.sampled_from(queries(12, seed=9)),
+    k=st.integers(1, 70),
+    more=st.integers(0, 200),
+    way=st.sampled_from(WAYS),
+    group=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_asking_for_more_changes_nothing_about_the_first_ones(
+    shallow: Retriever, query: str, k: int, more: int, way: tuple[str, str | None], group: bool
+) -> None:
+    mode, fusion = way
+    few = shallow.search(query, k, mode=mode, fusion=fusion, group=group)
+    many = shallow.search(query, k + more, mode=mode, fusion=fusion, group=group)
+    assert keys(few) == keys(many[:k])
+    assert all(one.score >= other.score for one, other in itertools.pairwise(many))
+    assert len({hit.id for hit in many}) == len(many)
+    assert len(few) == min(k, len(many))
+
+
+def test_a_search_after_closing_is_an_error(encoder: Encoder) -> None:
+    opened = Retriever.from_documents(documents(3), encoder=encoder)
+    opened.search("heart")
+    opened.close()
+    opened.close()
+    for mode in ("lexical", "dense", "hybrid"):
+        with pytest.raises(CmbertError, match="the index was closed; open it again"):
+            opened.search("heart", mode=mode)
+    with pytest.raises(CmbertError, match="the index was closed; open it again"):
+        opened.get("note-1")
 
 
 def test_the_weight_of_meaning_is_the_recipes(encoder: Encoder) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cmbert_retrieval.memory import available_memory, memory_limit
 from cmbert_retrieval.threads import usable_cores
 
 SECONDS_TO_ANSWER = 10.0
@@ -55,12 +56,9 @@ def memory() -> dict[str, Any]:
     values: dict[str, Any] = {}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         values["total GiB"] = _gib(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            values["available GiB"] = _gib(int(line.split()[1]) * 1024)
-    limit = _read("/sys/fs/cgroup/memory.max").strip()
-    if limit.isdigit():
-        values["limit GiB"] = _gib(int(limit))
+    for name, size in (("available GiB", available_memory()), ("limit GiB", memory_limit())):
+        if size is not None:
+            values[name] = _gib(size)
     return values
 
 
@@ -117,13 +115,6 @@ def answer(program: str, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
 
 
 def _gib(count: int) -> float:

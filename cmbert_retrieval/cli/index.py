@@ -93,6 +93,9 @@ def add(
         str, typer.Option("--from", metavar="READER:PATH", help="What to add.", show_default=False)
     ],
     encoder: Annotated[str | None, typer.Option(help="Another copy of the index's encoder.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to encode: cpu, cuda, mps. [default: the recipe's]")
+    ] = None,
     strict: Strict = False,
     restart: Restart = False,
     as_json: Json = False,
@@ -102,17 +105,25 @@ def add(
     from cmbert_retrieval.indexes.writer import IndexWriter
 
     corpus = open_corpus(*split_source(source))
-    opened = _encoder_of(index, encoder)
+    opened = _encoder_of(index, encoder, device=device, as_built=True)
     with BuildProgress() as progress, IndexWriter(index, notify=progress) as writer:
         report = writer.add(corpus, opened, strict=strict, restart=restart)
     print_report(report, index, as_json=as_json)
 
 
-def _encoder_of(index: Path, encoder: str | None) -> Encoder | None:
-    """Open the encoder that an index was built with, the way its recipe says."""
+def _encoder_of(
+    index: Path, encoder: str | None, *, device: str | None = None, as_built: bool = False
+) -> Encoder | None:
+    """Open the encoder that an index was built with; ``as_built``: run it the way that its recipe says."""
+    from cmbert_retrieval.indexes.manifest import read_manifest
     from cmbert_retrieval.retriever import Retriever
 
-    with Retriever.from_pretrained(_existing(index), encoder=encoder) as retriever:
+    recipe = read_manifest(_existing(index)).recipe.get("encoder") or {}
+    running = ("backend", "device", "dtype", "attention", "batch_tokens", "threads") if as_built else ()
+    options = {name: recipe[name] for name in running if recipe.get(name) is not None}
+    if device is not None:
+        options["device"] = device
+    with Retriever.from_pretrained(index, encoder=encoder, **options) as retriever:
         return retriever.encoder
 
 

@@ -38,7 +38,10 @@ def search(
     where: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", metavar="COLUMN>=VALUE", help="Only such documents: year>=2020. May be repeated."
+            "--filter",
+            metavar="COLUMN>=VALUE",
+            help='Only such documents: year>=2020, journal=BMJ,JAMA (one of them), journal="A, B" '
+            "(quotes protect commas). May be repeated.",
         ),
     ] = None,
     passages: Annotated[bool, typer.Option(help="One hit a passage instead of one a document.")] = False,

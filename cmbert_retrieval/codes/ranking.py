@@ -9,8 +9,10 @@ says beyond the phrase, and stretching it to 0..1 makes the best of bad answers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,9 +21,8 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.corpora.code_names import spoken
 from cmbert_retrieval.corpora.lay import renderings
-from cmbert_retrieval.errors import ConfigError, IndexMismatchError
-from cmbert_retrieval.indexes.ranking import find_candidates
-from cmbert_retrieval.retriever import MAX_K, MODES
+from cmbert_retrieval.indexes.queries import as_texts, check_search
+from cmbert_retrieval.indexes.ranking import Candidates
 
 if TYPE_CHECKING:
     from cmbert_retrieval.indexes.filters import Filter
@@ -39,8 +40,6 @@ _RESIDUAL = 0.01
 
 _OPEN_ENDED = 0.01
 """What a code at the end of the tree gains when the phrase says that it leaves something open ("NOS")."""
-
-_CONSIDERED_BEYOND_K = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +84,12 @@ def rank_phrases(
         where: only codes that pass.
 
     Raises:
-        ConfigError: an unknown mode, or ``k`` out of bounds.
+        ConfigError: an unknown mode, ``k`` out of bounds, or a phrase that is no valid text.
         IndexMismatchError: meaning is asked of an index of words only, or the encoder is not the index's.
     """
     settings = retriever.manifest.recipe["search"]
-    mode = mode or settings["mode"]
-    if mode not in MODES:
-        raise ConfigError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
-    if not 1 <= k <= MAX_K:
-        raise ConfigError(f"k is {k}; expected 1 to {MAX_K:,}")
-    if retriever.manifest.encoder is None and mode != "lexical":
-        raise IndexMismatchError(
-            f"mode '{mode}' needs vectors, this index holds words only; use mode='lexical'"
-        )
+    mode = check_search(retriever.manifest, k, mode)
+    phrases = as_texts(phrases)
     weight = {"lexical": 0.0, "dense": 1.0, "hybrid": settings["dense_weight"]}[mode]
     readings = _read(retriever, phrases, encoded=mode != "lexical")
     ranker = _Ranker(retriever, k, mode, where)
@@ -114,9 +106,7 @@ def _read(retriever: Retriever, phrases: Sequence[str], *, encoded: bool) -> lis
     vectors: dict[str, NDArray[np.float32]] = {}
     if encoded and any(texts):
         unique = list(dict.fromkeys(text for forms in texts for text in forms))
-        encoder = retriever.encoder
-        assert encoder is not None
-        vectors = dict(zip(unique, encoder.encode_query(unique), strict=True))
+        vectors = dict(zip(unique, retriever.encode_queries(unique), strict=True))
     return [
         [_Reading(text, vectors.get(text), _RENDERED if place else 1.0) for place, text in enumerate(forms)]
         for forms in texts
@@ -128,15 +118,38 @@ class _Ranker:
         self._reader = retriever.reader
         self._retriever = retriever
         self._k = k
-        self._depth = max(k, retriever.manifest.recipe["search"]["depth"])
+        self._depth: int = retriever.manifest.recipe["search"]["depth"]
         self._mode = mode
         self._where = where
         self._rarities: dict[str, float] = {}
 
     def rank(self, phrase: str, readings: Sequence[_Reading], weight: float) -> list[RankedCode]:
-        parents = self._candidates(readings)
-        if not parents:
-            return []
+        """Return the best ``k`` codes; the first of them are the same for any larger ``k``.
+
+        So the candidates cannot depend on ``k``: those of ``depth`` rows are ranked, and where they are too
+        few, what twice as many rows bring comes behind them.
+        """
+        best: list[RankedCode] = []
+        depth = self._depth
+        while True:
+            parents, exhausted = self._candidates(readings, depth)
+            known = {code.id for code in best}
+            fresh = {row: code for row, code in parents.items() if code not in known}
+            if fresh:
+                codes = self._compared(readings, weight, fresh)
+                worst = best[-1].score if best else math.inf
+                best += [
+                    replace(code, score=min(code.score, worst))
+                    for code in self._adjusted(phrase, codes, self._k - len(best))
+                ]
+            if len(best) >= self._k or exhausted:
+                return best
+            depth *= 2
+
+    def _compared(
+        self, readings: Sequence[_Reading], weight: float, parents: Mapping[int, str]
+    ) -> list[RankedCode]:
+        """Return the codes of these rows by how much their best name is like the phrase."""
         rows = np.fromiter(parents, dtype=np.int64)
         scores = np.full(len(rows), -np.inf)
         names = (
@@ -154,11 +167,12 @@ class _Ranker:
         for place in np.lexsort((rows, -scores)).tolist():
             row = int(rows[place])
             best.setdefault(parents[row], RankedCode(parents[row], row, float(scores[place])))
-        return self._adjusted(phrase, list(best.values()))
+        return list(best.values())
 
-    def _candidates(self, readings: Sequence[_Reading]) -> dict[int, str]:
-        """Return row -> code of the best names by words and by meaning, of all readings."""
+    def _candidates(self, readings: Sequence[_Reading], depth: int) -> tuple[dict[int, str], bool]:
+        """Return row -> code of the best names by words and by meaning, and whether there are no more."""
         rows: dict[int, str] = {}
+        exhausted = True
         for reading in readings:
             searches = []
             if self._mode != "dense":
@@ -166,9 +180,11 @@ class _Ranker:
             if reading.vector is not None:
                 searches.append(partial(self._reader.search_vectors, reading.vector, where=self._where))
             for search in searches:
-                found = find_candidates(self._reader, search, self._k, depth=self._depth, group=True)
+                ranked = search(depth)
+                exhausted &= len(ranked[1]) < depth
+                found = Candidates.of(self._reader, ranked, group=True)
                 rows.update((row, code) for code, row in found.rows.items())
-        return rows
+        return rows, exhausted
 
     def _texts(self, rows: NDArray[np.int64]) -> list[str]:
         texts = self._reader.texts(rows)
@@ -199,12 +215,16 @@ class _Ranker:
             total += rarity
         return total
 
-    def _adjusted(self, phrase: str, codes: list[RankedCode]) -> list[RankedCode]:
-        """Return the best codes after a look at what kind of code each is."""
+    def _adjusted(self, phrase: str, codes: Sequence[RankedCode], k: int) -> list[RankedCode]:
+        """Return the best ``k`` codes after a look at what kind of code each is."""
         open_ended = bool(spoken(phrase)) and spoken(phrase).casefold() != phrase.strip().casefold()
         rest = "other" in phrase.casefold()
-        adjusted = []
-        for code in codes[: self._k + _CONSIDERED_BEYOND_K]:
+        most = _OPEN_ENDED if open_ended else 0.0
+        adjusted: list[RankedCode] = []
+        best: list[float] = []  # a heap of the best k scores
+        for code in codes:
+            if len(best) == k and code.score + most < best[0]:
+                break  # neither this one nor any behind it can come so far
             _, document = self._reader.row(code.row)
             score = code.score
             if document.title.startswith("Other") and not rest:
@@ -212,7 +232,10 @@ class _Ranker:
             if open_ended and document.metadata.get("kind") == "code":
                 score += _OPEN_ENDED
             adjusted.append(RankedCode(code.id, code.row, score))
-        return sorted(adjusted, key=lambda code: (-code.score, code.id))[: self._k]
+            heapq.heappush(best, score)
+            if len(best) > k:
+                heapq.heappop(best)
+        return sorted(adjusted, key=lambda code: (-code.score, code.id))[:k]
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -115,10 +115,11 @@ class CodeSearcher:
             IndexMismatchError: the index is none of codes.
         """
         from cmbert_retrieval.indexes.filters import parse_filter
+        from cmbert_retrieval.indexes.queries import as_texts
 
         if k < 1:
             raise ConfigError(f"k is {k}; expected at least 1")
-        texts = [query] if isinstance(query, str) else list(query)
+        texts = as_texts(query)
         where = parse_filter(filter, self.retriever.manifest.columns)
         answers = [self._named(text, k, where) for text in texts]
         phrases = [number for number, named in enumerate(answers) if named is None]

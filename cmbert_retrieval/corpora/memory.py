@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
@@ -28,11 +29,12 @@ class MemoryCorpus(Corpus):
             yield Record({"record": number}, self._documents[number])
 
     def sources(self) -> list[Source]:
-        """Return one source whose checksum covers ids, titles and texts."""
+        """Return one source whose checksum covers all of every document."""
         digest = hashlib.sha256()
         size = 0
         for document in self._documents:
-            for part in (document.id, document.title, document.text, *document.entries):
+            facts = _facts(document)
+            for part in (document.id, document.title, document.text, facts, *document.entries):
                 data = part.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8, "big") + data)
                 size += len(data)
@@ -56,6 +58,28 @@ class MemoryCorpus(Corpus):
             if len(kinds) == 1 and "other" not in kinds and name.strip():
                 columns[name] = kinds.pop()
         return columns
+
+
+def _facts(document: Document) -> str:
+    """Return what a document has besides its texts, written the same way in every process."""
+    sections = [[section.start, section.end, section.path, section.kind] for section in document.sections]
+    try:
+        metadata = json.dumps(document.metadata, default=_plain)
+    except (ValueError, TypeError, RecursionError) as error:
+        metadata = type(error).__name__  # a build counts such a document as skipped
+    return json.dumps([len(document.entries), sections, metadata])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "item"):  # numpy scalars
+        return value.item()
+    raise TypeError(type(value).__name__)
 
 
 def _kind(value: Any) -> str:

@@ -23,6 +23,7 @@ from cmbert_retrieval.corpora.jats import parse_article
 from cmbert_retrieval.corpora.licenses import normalize_license
 from cmbert_retrieval.corpora.pmc_files import (
     ARTICLE_SUFFIXES,
+    VERSIONED_FILE,
     FileList,
     Known,
     Listing,
@@ -89,6 +90,7 @@ class PmcCorpus(Corpus):
         self._include_retracted = include_retracted
         self._licenses = _license_set(licenses)
         self._metadata = existing(metadata) if metadata is not None else None
+        self._given_metadata = metadata
         self._max_bytes = max_bytes
 
     def records(self, after: Cursor | None = None) -> Iterator[Record]:
@@ -106,7 +108,9 @@ class PmcCorpus(Corpus):
                     done = int(after["member"]) if after is not None and name == file else 0
                     yield from self._read_archive(listing.root / name, done, left_out)
         if file is None or _stage(file) <= 1:
-            yield from self._read_versioned(listing, file, left_out)
+            # A cursor in an archive may name one that looks like a version: PMC123.1.tar.gz.
+            behind = file if file is not None and _stage(file) == 1 else None
+            yield from self._read_versioned(listing, behind, left_out)
         for name in listing.loose:
             if file is None or _stage(file) < 2 or name > file:
                 yield from self._read_file(
@@ -117,22 +121,29 @@ class PmcCorpus(Corpus):
             logger.info("%s: left out as asked: %s", self._given, reasons)
 
     def sources(self) -> list[Source]:
-        """Return the archives with their checksums, and the folder with a checksum over names and sizes."""
+        """Return the archives and their file lists with checksums, and folders with those of their listings.
+
+        The listing of a folder is the names and sizes of what is read there.
+        """
         listing = self._list()
         sources = []
         single = self.path.is_file()
         for name in listing.archives:
             path = listing.root / name
+            given = Path(self._given) if single else Path(self._given, name)
             listed = path.with_name(filelist_name(name))
             licenses = dict(FileList(listed).licenses) if listed.is_file() else {}
-            sources.append(
-                file_source(path, self._given if single else f"{self._given}/{name}", licenses=licenses)
-            )
+            sources.append(file_source(path, str(given), licenses=licenses))
+            if listed.is_file():
+                sources.append(file_source(listed, str(given.with_name(listed.name))))
         if single and listing.loose:
             sources.append(file_source(self.path, self._given))
         elif listing.versioned or listing.loose:
-            rest = Listing(listing.root, [], listing.versioned, listing.loose)
-            sources.append(listing_source(self._given, listing.root, rest.all_names()))
+            sources.append(listing_source(self._given, listing.root, listing.article_names()))
+            if listing.versioned:
+                folder = self._metadata or listing.root / "metadata"
+                named = str(self._given_metadata or Path(self._given, "metadata"))
+                sources.append(listing_source(named, folder, listing.metadata_names()))
         return sources
 
     def total(self) -> int | None:
@@ -190,9 +201,7 @@ class PmcCorpus(Corpus):
             except UnusableError:
                 count += 1
                 missing += [f"{pmcid}.{version}"] if len(missing) < 3 else []
-            path = listing.root / name
-            if not path.exists() and path.with_name(path.name + ".gz").exists():
-                path = path.with_name(path.name + ".gz")
+            path = listing.root / listing.packed_name(name)
             yield from self._read_file(path, name, {"file": name}, known, left_out)
         if count:
             logger.warning(
@@ -248,7 +257,7 @@ class PmcCorpus(Corpus):
 
 def _stage(file: str) -> int:
     """Return the part of a listing a cursor's file is in: 0 archives, 1 versioned, 2 loose files."""
-    if re.fullmatch(r"PMC(\d+\.\d+)/PMC\1\.xml", file):
+    if VERSIONED_FILE.fullmatch(file):
         return 1
     return 0 if file.lower().endswith((".tar.gz", ".tgz", ".tar")) else 2
 

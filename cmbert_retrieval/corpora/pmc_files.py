@@ -21,6 +21,8 @@ ARTICLE_SUFFIXES = (".xml", ".nxml")
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _VERSIONED = re.compile(r"PMC(\d{1,15})\.(\d{1,3})")
 _VERSION_BITS = 10
+VERSIONED_FILE = re.compile(rf"(?P<folder>{_VERSIONED.pattern})/(?P=folder)\.xml")
+"""Names of articles in the cloud service's layout, as ``Listing.versioned_after`` yields them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,21 @@ class Listing:
             pmcid, version = f"PMC{number >> _VERSION_BITS}", number & ((1 << _VERSION_BITS) - 1)
             yield f"{pmcid}.{version}/{pmcid}.{version}.xml", pmcid, version
 
-    def all_names(self) -> Iterator[str]:
-        """Yield the names of everything that is read, for a checksum."""
-        for name in self.archives:
-            yield name
-            yield filelist_name(name)
-        for name, pmcid, version in self.versioned_after(None):
-            yield name
-            yield f"metadata/{pmcid}.{version}.json"
+    def article_names(self) -> Iterator[str]:
+        """Yield the names of all articles outside of archives, as they lie there, for a checksum."""
+        for name, _, _ in self.versioned_after(None):
+            yield self.packed_name(name)
         yield from self.loose
+
+    def packed_name(self, name: str) -> str:
+        """Return the name of a versioned article's file: it may have been gzipped."""
+        packed = name + ".gz"
+        return packed if not (self.root / name).exists() and (self.root / packed).exists() else name
+
+    def metadata_names(self) -> Iterator[str]:
+        """Yield the names, below their folder, of the files that tell of versioned articles."""
+        for _, pmcid, version in self.versioned_after(None):
+            yield f"{pmcid}.{version}.json"
 
 
 def list_files(path: Path) -> Listing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from cmbert_retrieval.encoders.identity import PROBE_TEXTS, row_cosines
 from cmbert_retrieval.encoders.onnx import GRAPH_FILES, OnnxEncoder, OnnxManifest
 from cmbert_retrieval.encoders.settings import module_paths
 from cmbert_retrieval.errors import ConfigError, EncoderError, MissingExtraError
+from cmbert_retrieval.storage import fsync_folder, fsync_tree, plain_mode
 
 if TYPE_CHECKING:
     from cmbert_retrieval.encoders.sentence_transformers import SentenceTransformersEncoder
@@ -117,8 +117,11 @@ def export_encoder(
         encoder.save_pretrained(built)
         shutil.rmtree(built / "onnx", ignore_errors=True)
         report = _write_onnx(encoder, built, quantize=quantize, texts=texts, name=identity_name)
-        _follow_umask(built)
-        sync_tree(built)
+        mode = plain_mode(built)
+        for path in built.rglob("*"):
+            if path.is_file():  # safetensors writes its own for their owner alone
+                path.chmod(mode)
+        fsync_tree(built)
         if in_place:
             shutil.rmtree(target / "onnx", ignore_errors=True)
             (built / "onnx").rename(target / "onnx")
@@ -126,7 +129,7 @@ def export_encoder(
             if target.exists():
                 target.rmdir()
             built.rename(target)
-        sync_folder(target if in_place else target.parent)
+        fsync_folder(target if in_place else target.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return replace(report, folder=str(target))
@@ -180,32 +183,3 @@ def _write_onnx(
         float_distance=distance,
         agreement=compare_vectors(expected, vectors),
     )
-
-
-def _follow_umask(folder: Path) -> None:
-    """Give the files the rights that a plain file gets: safetensors writes its own as private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(0o666 & ~mask)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_tree(folder: Path) -> None:
-    """Make a folder and all that is below it survive a power cut."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        elif path.is_dir():
-            sync_folder(path)
-    sync_folder(folder)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.encoders.onnx import OnnxEncoder, is_onnx_folder
+from cmbert_retrieval.encoders.onnx import OnnxEncoder, OnnxManifest, is_onnx_folder
 from cmbert_retrieval.errors import ConfigError, EncoderError
 
 BACKENDS = ("auto", "onnx", "sentence_transformers")
@@ -44,7 +45,7 @@ def load_encoder(
         batch_tokens: tokens of a batch, with padding, for ``sentence_transformers``; None takes what was
             measured to be good. ``onnx`` runs every text by itself.
         threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores.
-        pooling: another pooling than the model's, for ``sentence_transformers``.
+        pooling: another pooling than the model's, for ``sentence_transformers``; an export has one built in.
         prompts: ``query`` and ``document`` prompts instead of the model's.
         max_tokens: truncate elsewhere than the model says.
 
@@ -55,24 +56,33 @@ def load_encoder(
     """
     if backend not in BACKENDS:
         raise ConfigError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
-    # What was asked for by name decides the backend: an export has its pooling built in, and runs on the CPU
-    # only.
+    # What was asked for by name decides the backend: an export runs on the CPU only.
     needs_torch = (
-        (device is not None and device != "cpu")
-        or pooling is not None
-        or attention != "auto"
-        or dtype in ("bfloat16", "float16")
+        (device is not None and device != "cpu") or attention != "auto" or dtype in ("bfloat16", "float16")
     )
     if backend == "onnx" and needs_torch:
         raise EncoderError(
-            f"backend 'onnx' was asked for with device={device!r}, dtype={dtype!r}, attention={attention!r}, "
-            f"pooling={pooling!r}; expected the CPU, int8 or float32 and the exported pooling. "
+            f"backend 'onnx' was asked for with device={device!r}, dtype={dtype!r}, attention={attention!r}; "
+            "expected the CPU and int8 or float32. "
             "Leave these out, or take backend 'sentence_transformers'"
         )
     wanted = "sentence_transformers" if needs_torch else backend
-    folder, label, commit, source = _locate(
-        name, backend=wanted, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only
-    )
+    where: Any = {
+        "revision": revision,
+        "cache_folder": cache_folder,
+        "local_files_only": local_files_only,
+    }
+    folder, label, commit, source = _locate(name, backend=wanted, **where)
+    if wanted != "sentence_transformers" and pooling is not None and is_onnx_folder(folder):
+        exported = OnnxManifest.read(folder / "onnx" / "cmbert.json").identity.pooling
+        if exported != pooling:
+            if backend == "onnx":
+                raise EncoderError(
+                    f"backend 'onnx' was asked for with pooling={pooling!r}, but the export has {exported!r} "
+                    "built in. Leave it out, or take backend 'sentence_transformers'"
+                )
+            wanted = "sentence_transformers"
+            folder, label, commit, source = _locate(name, backend=wanted, **where)
     if wanted == "onnx" or (wanted == "auto" and is_onnx_folder(folder)):
         return OnnxEncoder(
             folder,
@@ -119,10 +129,15 @@ def _locate(
             )
         return default_encoder_folder(), DEFAULT_NAME, "", DEFAULT_NAME
     path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        found_here = path.is_dir()
+    except (OSError, ValueError):  # a name too long for the system, or with a NUL
+        found_here = False
+    if found_here:
         if revision is not None:
             raise ConfigError(f"revision is {revision!r}; expected none for a folder ({path})")
-        return path, None, "", str(name)
+        # Remembered by an index that may be opened from any other folder.
+        return path, None, "", str(path.absolute())
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise EncoderError(f"{path}: no such folder; expected an encoder's folder, 'default' or a hub id")
     from cmbert_retrieval.encoders.hub import fetch_encoder

@@ -71,12 +71,27 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def module_paths(folder: Path) -> list[tuple[str, Path]]:
-    """Return class name and folder of each sentence-transformers module; none for a plain checkpoint."""
+    """Return class name and folder of each sentence-transformers module; none for a plain checkpoint.
+
+    Raises:
+        EncoderError: ``modules.json`` is no list of modules, one lies outside the folder, or one is code of
+            the model's own, which is never run.
+    """
     listed = folder / "modules.json"
     if not listed.is_file():
         return []
     modules = []
-    for module in read_json(listed):
+    content = read_json(listed)
+    if not isinstance(content, list):
+        raise EncoderError(f"{listed}: expected a list of modules, got a {type(content).__name__}")
+    for module in content:
+        if not isinstance(module, dict) or not {"path", "type"} <= module.keys():
+            raise EncoderError(f"{listed}: expected a path and a type of every module")
+        if not str(module["type"]).startswith("sentence_transformers."):
+            raise EncoderError(
+                f"{listed}: module type {module['type']!r} is code of the model's own, which is not run; "
+                "expected one of sentence_transformers"
+            )
         path = folder / str(module["path"])
         if not path.resolve().is_relative_to(folder.resolve()):
             raise EncoderError(

@@ -17,8 +17,9 @@ from cmbert_retrieval.errors import IndexMismatchError
 from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.columns import encode_all
 from cmbert_retrieval.indexes.report import Report
+from cmbert_retrieval.indexes.revisions import is_older, with_known_retraction
 from cmbert_retrieval.indexes.shards import Notify, Pending, ShardStore
-from cmbert_retrieval.indexes.storage import atomic_file, fsync_folder, remove_tree
+from cmbert_retrieval.storage import atomic_file, fsync_folder, remove_tree
 from cmbert_retrieval.types import Document
 
 PINS = "build.json"
@@ -36,6 +37,9 @@ class Base(Protocol):
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return the stored vectors of rows."""
+
+    def get(self, id: str) -> Document | None:
+        """Return a live document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,11 @@ class SegmentBuild:
         if document is None:
             self._note("skipped", str(record.problem))
             return None, "", ""
+        known = self._known_metadata(document)
+        if is_older(document, known):
+            self._note("outdated", document.id)
+            return None, "", ""
+        document = with_known_retraction(document, known)
         try:
             metadata, sections = store.document_json(document)
             texts = (document.id, document.title, document.text, metadata, sections, *document.entries)
@@ -149,6 +158,13 @@ class SegmentBuild:
             self._note("empty", document.id)
             return None, "", ""
         return document, metadata, sections
+
+    def _known_metadata(self, document: Document) -> Mapping[str, Any]:
+        """Return the metadata of the revision in the index, where versions or retractions need it."""
+        if self._base is None or not {"version", "is_retracted"} & document.metadata.keys():
+            return {}
+        known = self._base.get(document.id)
+        return known.metadata if known is not None else {}
 
     def _note(self, kind: str, example: str) -> None:
         self.report.note(kind, example, strict=self._strict)
@@ -220,7 +236,9 @@ class SegmentBuild:
         return id in self._pending.numbers or self._shards.holds(id)
 
     def _rows_of_duplicate(self, id: str) -> list[int]:
-        numbers = self._pending.numbers.get(id, [])
+        # By number, not by what is pending under this id: the first rows of a revision may be stored already,
+        # and the document with them, while its others wait for the next shard.
+        numbers = {*self._pending.numbers.get(id, ()), *self._shards.numbers_of(id)}
         return [row.row for row in self._pending.rows if row.document in numbers] + self._shards.rows_of(id)
 
     def _flush(self, cursor: Cursor | None, partial: int) -> None:
@@ -259,17 +277,19 @@ def _check_pins(folder: Path, pins: Mapping[str, Any]) -> None:
             "add --restart to begin it again"
         ) from None
     different = [key for key in pins if begun.get(key) != pins[key]]
-    if different == ["commit"]:
+    if "commit" in different:
         raise IndexMismatchError(
             f"{folder}: the index has changed since this addition was begun; add --restart to begin it again"
         )
     if different:
-        what = " and ".join(
-            _difference(key, begun.get(key), pins[key]) for key in different if key != "commit"
-        )
+        names = [_difference(key, begun.get(key), pins[key]) for key in different if key != "version"]
+        what, how = ["another " + " and ".join(names)] if names else [], ""
+        if "version" in different:
+            what.insert(0, f"version {begun.get('version', 'unknown')}, now {pins['version']}")
+            how = " with that version"
         raise IndexMismatchError(
-            f"{folder}: this build was begun with another {what}; repeat the first command to finish it, "
-            "or add --restart to throw away what it did"
+            f"{folder}: this build was begun with {', and '.join(what)}; repeat the first command{how} "
+            "to finish it, or add --restart to throw away what it did"
         )
 
 

@@ -20,7 +20,7 @@ from cmbert_retrieval.indexes.manifest import FileEntry, Manifest, SegmentEntry,
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.segment import Segment
 from cmbert_retrieval.indexes.shards import Notify
-from cmbert_retrieval.indexes.storage import (
+from cmbert_retrieval.storage import (
     atomic_file,
     files_below,
     follow_umask,
@@ -103,13 +103,24 @@ class Committer:
         if base is not None:
             base.close()
         try:
-            clean(self._root, manifest)
+            self._warn_of_readers(clean(self._root, manifest))
         except (OSError, CmbertError) as error:
             # The commit has happened: an error now would make the caller do it a second time.
             logger.warning(
                 "%s: commit %d is done, but old files could not be removed: %s", self._root, commit, error
             )
         return manifest
+
+    def _warn_of_readers(self, commits: Sequence[int]) -> None:
+        if commits:
+            *others, last = map(str, commits)
+            logger.warning(
+                "%s: deleted texts stay on disk until the readers of commit%s %s close "
+                "and the index is written to again",
+                self._root,
+                "s" if others else "",
+                f"{', '.join(others)} and {last}" if others else last,
+            )
 
     def merge(self, current: Manifest, segments: Sequence[Segment], dead: NDArray[np.int64]) -> SegmentEntry:
         """Write the next segment out of neighbouring ones, without their dead rows."""

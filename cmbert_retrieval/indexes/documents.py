@@ -8,13 +8,14 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmbert_retrieval.errors import IndexCorruptError
+from cmbert_retrieval.errors import CmbertError, IndexCorruptError
 from cmbert_retrieval.indexes.filters import Filter
+from cmbert_retrieval.indexes.trust import check_database
 from cmbert_retrieval.types import Document, Section
 
 DATABASE = "documents.sqlite"
@@ -161,6 +162,7 @@ def _connect_immutable(path: Path) -> _Connection:
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA mmap_size = 1073741824")
     connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
     return connection
 
 
@@ -176,15 +178,24 @@ class DocumentStore:
         self._path = path
         self._local = threading.local()
         self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._closed = False
         if not path.is_file():
             raise IndexCorruptError(f"{path} is missing; run: cmbert index verify")
+        try:
+            with closing(_connect_immutable(path)) as connection:
+                check_database(connection, path)
+        except sqlite3.DatabaseError as error:
+            raise _damaged(path, error) from None
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a statement on this thread's connection.
 
         Raises:
+            CmbertError: the store was closed.
             IndexCorruptError: SQLite finds the file damaged.
         """
+        if self._closed:
+            raise CmbertError(f"{self._path.parent}: the index was closed; open it again to search it")
         connection = getattr(self._local, "connection", None)
         try:
             if connection is None:
@@ -196,6 +207,7 @@ class DocumentStore:
 
     def close(self) -> None:
         """Close the connections of all threads."""
+        self._closed = True
         for connection in list(self._open):
             connection.close()
         self._local = threading.local()

@@ -15,6 +15,8 @@ from cmbert_retrieval.indexes.columns import COLLECTIONS, Value, encode_value
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _OPERATORS = ("eq", "ne", "in", "not_in", *_COMPARISONS, "exists")
 _EXPRESSION = re.compile(r"\s*([^<>=!~]+?)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_VALUE = re.compile(r'\s*+(?:"((?:[^"]|"")*+)"\s*|((?!")[^,]*+))(,|\Z)')
+"""One of several values: as in CSV, quotes protect commas and are doubled to stand for themselves."""
 _SYMBOLS = {">=": "ge", "<=": "le", "!=": "ne", "==": "eq", "=": "eq", ">": "gt", "<": "lt"}
 
 
@@ -72,7 +74,8 @@ def parse_filter(
     Args:
         given: ``{"year": {"ge": 2020, "lt": 2024}, "journal": "BMJ", "type": ["review", "case-report"]}``, or
             expressions as typed in a shell: ``"year>=2020"`` or a list of them; ``journal=BMJ,JAMA`` means
-            one of them.
+            one of them. Quotes protect commas, and are doubled within, as in CSV:
+            ``journal="Diabetes, Obesity & Metabolism",BMJ``.
         columns: the index's declared columns, name -> type.
 
     Returns:
@@ -109,9 +112,28 @@ def _parse_expression(text: str) -> tuple[str, str, Any]:
         raise ConfigError(f"filter {text!r}: expected COLUMN=VALUE, or one of != > >= < <= in place of =")
     name, symbol, value = match.groups()
     operator = _SYMBOLS[symbol]
-    if operator in ("eq", "ne") and "," in value:
-        return name, "in" if operator == "eq" else "not_in", [part.strip() for part in value.split(",")]
-    return name, operator, value
+    if operator not in ("eq", "ne"):
+        return name, operator, value
+    values = _split_values(text, value)
+    if len(values) == 1:
+        return name, operator, values[0]
+    return name, "in" if operator == "eq" else "not_in", values
+
+
+def _split_values(text: str, listed: str) -> list[str]:
+    values: list[str] = []
+    position, comma = 0, ","
+    while comma:
+        match = _VALUE.match(listed, position)
+        if match is None:
+            raise ConfigError(
+                f"filter {text!r}: a quoted value must end with a quote, before a comma or the end; "
+                'double a quote within it: "the ""Red"" Journal"'
+            )
+        quoted, plain, comma = match.groups()
+        values.append(plain.strip() if quoted is None else quoted.replace('""', '"'))
+        position = match.end()
+    return values
 
 
 def _condition(name: str, operator: str, value: Any, columns: Mapping[str, str]) -> Condition:

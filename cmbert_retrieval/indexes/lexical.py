@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
+import logging
 import math
-import os
-import shutil
-import tempfile
-import time
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,12 +16,15 @@ from numpy.typing import NDArray
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
 from cmbert_retrieval.indexes.columns import Value
 from cmbert_retrieval.indexes.filters import Condition, Filter
-from cmbert_retrieval.indexes.storage import link_tree
+from cmbert_retrieval.indexes.links import LinkFolder
+from cmbert_retrieval.storage import link_tree
+
+logger = logging.getLogger(__name__)
 
 ANALYSERS = ("english", "plain")
 WRITER_HEAP_BYTES = 64_000_000
-_LINKS, _LEASE = "cmbert-words-", "lease"
 MAX_QUERY_TERMS = 1024
+"""Terms of a query that are looked at: the rarest, which tell most."""
 # tantivy adds up a row's terms in an order that depends on its segments; rounding hides the last bits.
 _SCORE_DECIMALS = 4
 
@@ -141,16 +139,12 @@ class LexicalReader:
         """
         self._kinds = list(columns.values())
         self._analyser = build_analyser(analyser)
-        # tantivy makes a lock file where it opens an index, which fails on read-only media and dirties the
-        # others.
-        self._links, lock = _make_links()
-        self._finalizer = weakref.finalize(self, _drop_links, self._links, lock)
+        self._links = LinkFolder()
         try:
-            for path in folder.iterdir():
-                (Path(self._links) / path.name).symlink_to(path.absolute())
-            self._index = tantivy.Index.open(self._links)
+            self._links.link(folder)
+            self._index = tantivy.Index.open(str(self._links.path))
         except (OSError, ValueError) as error:
-            self._finalizer()
+            self._links.close()
             raise IndexCorruptError(
                 f"{folder}: {str(error).splitlines()[0]}; run: cmbert index verify"
             ) from None
@@ -163,7 +157,7 @@ class LexicalReader:
 
     def close(self) -> None:
         """Remove the private folder of links."""
-        self._finalizer()
+        self._links.close()
 
     def terms(self, text: str) -> Counter[str]:
         """Return the terms of a text and how often each occurs."""
@@ -175,21 +169,37 @@ class LexicalReader:
         with_term = min(rows, int(self._searcher.doc_freq("words", term)))  # it still counts the dead
         return math.log(1 + (rows - with_term + 0.5) / (with_term + 0.5))
 
+    def _rarest(self, terms: Counter[str]) -> Counter[str]:
+        if len(terms) <= MAX_QUERY_TERMS:
+            return terms
+        rows_with = {term: int(self._searcher.doc_freq("words", term)) for term in terms}
+        found = [term for term in terms if rows_with[term]]
+        found.sort(key=lambda term: (rows_with[term], -terms[term], term))
+        if len(found) > MAX_QUERY_TERMS:
+            logger.warning(
+                "a query of %d different terms is searched without its %d most common ones; "
+                "split it to have all of them count",
+                len(terms),
+                len(found) - MAX_QUERY_TERMS,
+            )
+        return Counter({term: terms[term] for term in found[:MAX_QUERY_TERMS]})
+
     def search(
         self, text: str, k: int, where: Filter | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return BM25 scores and rows, by score, then row.
 
         Args:
-            text: any text; it is never parsed as a query language.
+            text: any text; it is never parsed as a query language. Of more than ``MAX_QUERY_TERMS`` different
+                terms that occur at all, the most common ones are left out, and their number is logged.
             k: how many; rows that score as the k-th does come along, so more may be returned.
             where: only rows whose documents pass.
         """
-        terms = self.terms(text).most_common(MAX_QUERY_TERMS)
+        terms = self._rarest(self.terms(text))
         if not terms or k < 1:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         parts = []
-        for term, count in terms:
+        for term, count in terms.items():
             query = tantivy.Query.term_query(self._schema, "words", term, "freq")
             parts.append(
                 (tantivy.Occur.Should, tantivy.Query.boost_query(query, count) if count > 1 else query)
@@ -260,44 +270,6 @@ class LexicalReader:
         if not values:
             return tantivy.Query.empty_query()
         return tantivy.Query.term_set_query(self._schema, field, list(values))
-
-
-def _make_links() -> tuple[str, int]:
-    """Make a private folder for links and return it with a descriptor that keeps it locked."""
-    for old in Path(tempfile.gettempdir()).glob(f"{_LINKS}*"):
-        _remove_abandoned(old)
-    while True:
-        links = tempfile.mkdtemp(prefix=_LINKS)
-        descriptor = os.open(Path(links) / _LEASE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if os.fstat(descriptor).st_nlink > 0:
-            return links, descriptor
-        os.close(descriptor)  # another reader took it for abandoned before it was locked
-
-
-def _remove_abandoned(links: Path) -> None:
-    """Remove a folder of links whose reader was killed: the kernel has dropped its lock."""
-    try:
-        descriptor = os.open(links / _LEASE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return  # another user's, or being made or removed right now
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(links, ignore_errors=True)
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def _drop_links(links: str, descriptor: int) -> None:
-    for _ in range(100):
-        shutil.rmtree(links, ignore_errors=True)
-        if not Path(links).exists():
-            break
-        # tantivy watches its folder from a thread of its own, which now and then puts a lock file there.
-        time.sleep(0.01)
-    os.close(descriptor)
 
 
 def begin_lexical(previous: Path | None, folder: Path) -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from cmbert_retrieval.errors import IndexCorruptError, IndexLockedError
 from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
-from cmbert_retrieval.indexes.storage import fsync_folder, remove_tree
+from cmbert_retrieval.storage import fsync_folder, remove_tree
 
 logger = logging.getLogger(__name__)
 
@@ -105,12 +105,24 @@ def check_manifest_not_lost(root: Path) -> None:
         )
 
 
-def clean(root: Path, current: Manifest | None) -> None:
+def clean(root: Path, current: Manifest | None) -> list[int]:
     """Remove what no kept commit names. Only the holder of the write lock may call it.
 
     A commit is kept when it is the current one or when a reader holds a lease on it.
+
+    Returns:
+        the older commits that keep segments which the current one has no more: with them stay the texts that
+        were deleted since.
     """
-    kept = _kept_files(root, current)
+    held = _held_commits(root, current)
+    kept = set(current.files) if current else set()
+    segments = {name for name in kept if name.startswith("segments/")}
+    outdated = [
+        manifest.commit
+        for manifest in held
+        if any(name.startswith("segments/") and name not in segments for name in manifest.files)
+    ]
+    kept.update(name for manifest in held for name in manifest.files)
     for folder in ("segments", "lexical", "deleted"):
         base = root / folder
         for path in sorted(base.iterdir()) if base.is_dir() else ():
@@ -122,11 +134,12 @@ def clean(root: Path, current: Manifest | None) -> None:
                     remove_tree(path)
             elif relative not in kept:
                 path.unlink()
+    return outdated
 
 
-def _kept_files(root: Path, current: Manifest | None) -> set[str]:
-    """Return the files of all commits that must stay, after dropping the leases that nobody holds."""
-    kept = set(current.files) if current else set()
+def _held_commits(root: Path, current: Manifest | None) -> list[Manifest]:
+    """Return the older commits that must stay, after dropping the leases that nobody holds."""
+    held: list[Manifest] = []
     commits = root / COMMITS
     for path in sorted(commits.iterdir()) if commits.is_dir() else ():
         if current and path.name == commit_name(current.commit):
@@ -135,7 +148,7 @@ def _kept_files(root: Path, current: Manifest | None) -> set[str]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            kept.update(Manifest.from_bytes(path.read_bytes(), path).files)
+            held.append(Manifest.from_bytes(path.read_bytes(), path))
         else:
             # Unlinked while the lock is held: a reader that opened it in this moment sees that it is gone.
             path.unlink()
@@ -143,4 +156,4 @@ def _kept_files(root: Path, current: Manifest | None) -> set[str]:
             os.close(descriptor)
     if commits.is_dir():
         fsync_folder(commits)
-    return kept
+    return held

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity
 from cmbert_retrieval.errors import IndexCorruptError, IndexMismatchError
-from cmbert_retrieval.indexes.storage import atomic_file, sha256_of
+from cmbert_retrieval.indexes.trust import check_manifest_values
+from cmbert_retrieval.storage import atomic_file, sha256_of
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -119,7 +120,7 @@ class Manifest:
         """Parse what ``to_bytes`` wrote.
 
         Raises:
-            IndexCorruptError: it is not JSON, a key is missing, or the checksum differs.
+            IndexCorruptError: it is not JSON, a key is missing or of another type, or the checksum differs.
             IndexMismatchError: its schema is newer than this library.
         """
         try:
@@ -137,6 +138,7 @@ class Manifest:
                 f"{path}: its checksum differs from its contents; the file was changed or damaged"
             )
         try:
+            check_manifest_values(values)
             if values["encoder"] is not None:
                 identity = EncoderIdentity.from_json(values["encoder"].pop("identity"))
                 values["encoder"] = EncoderEntry(identity=identity, **values["encoder"])
@@ -144,7 +146,7 @@ class Manifest:
             values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
             values["sources"] = tuple(values["sources"])
             manifest = cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise IndexCorruptError(f"{path}: not a manifest of an index ({error})") from None
         names = [*manifest.files, *(entry.name for entry in manifest.segments)]
         names += [name for name in (manifest.lexical, manifest.deleted) if name]
@@ -217,7 +219,12 @@ def pack_probes(probes: Mapping[str, NDArray[np.float32]]) -> dict[str, str]:
 
 def unpack_probes(packed: Mapping[str, str], dim: int) -> dict[str, NDArray[np.float32]]:
     """Return what ``pack_probes`` packed, ``[probes, dim]`` each."""
-    return {
-        path: np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float32).reshape(-1, dim)
-        for path, text in packed.items()
-    }
+    try:
+        return {
+            path: np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float32).reshape(-1, dim)
+            for path, text in packed.items()
+        }
+    except ValueError:
+        raise IndexCorruptError(
+            f"the encoder's probes in the manifest are no vectors of {dim} dimensions; rebuild the index"
+        ) from None

@@ -12,15 +12,9 @@ from numpy.typing import NDArray
 from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.manifest import SegmentEntry
 from cmbert_retrieval.indexes.segment import Segment
-from cmbert_retrieval.indexes.storage import atomic_file, fsync_tree, remove_tree, writing
-from cmbert_retrieval.indexes.vectors import (
-    FAISS_FILE,
-    ROWS_FILE,
-    ShardedVectors,
-    shard_name,
-    write_faiss,
-    write_shard,
-)
+from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_name, write_shard
+from cmbert_retrieval.indexes.vectors import FAISS_FILE, ROWS_FILE, write_faiss
+from cmbert_retrieval.storage import atomic_file, fsync_tree, remove_tree, writing
 
 MAX_SEGMENTS = 8
 _MERGED_SHARD_ROWS = 16_384

@@ -20,15 +20,35 @@ class Candidates:
         rows: id -> the row that earned it.
     """
 
-    def __init__(self, ranked: Ranked, parents: Mapping[int, str]) -> None:
-        """Keep the best row of each parent; ``ranked`` comes by score, then row."""
+    def __init__(self) -> None:
         self.scores: dict[str, float] = {}
         self.rows: dict[str, int] = {}
-        for score, row in zip(ranked[0].tolist(), ranked[1].tolist(), strict=True):
+
+    @classmethod
+    def of(cls, reader: IndexReader, ranked: Ranked, *, group: bool) -> Candidates:
+        """Keep the best row of each document; ``ranked`` comes by score, then row.
+
+        Args:
+            reader: the index.
+            ranked: scores and rows.
+            group: whether rows count for their documents; otherwise each counts for itself, under a name that
+                sorts as the row does.
+        """
+        candidates = cls()
+        rows = ranked[1].tolist()
+        parents = reader.parents(ranked[1]) if group else {row: f"{row:020d}" for row in rows}
+        for score, row in zip(ranked[0].tolist(), rows, strict=True):
             id_ = parents[row]
-            if id_ not in self.scores:
-                self.scores[id_] = score
-                self.rows[id_] = row
+            if id_ not in candidates.scores:
+                candidates.scores[id_] = score
+                candidates.rows[id_] = row
+        return candidates
+
+    def take(self, id_: str, other: Candidates) -> None:
+        """Add what another ranking has under an id, if it has anything."""
+        if id_ in other.scores:
+            self.scores[id_] = other.scores[id_]
+            self.rows[id_] = other.rows[id_]
 
 
 def find_candidates(
@@ -41,18 +61,63 @@ def find_candidates(
         search: gives at least so many of the best rows, or all that match.
         k: documents that are wanted.
         depth: rows to begin with.
-        group: whether rows count for their documents; otherwise each counts for itself, under a name that
-            sorts as the row does.
+        group: whether rows count for their documents.
     """
     wanted = depth
     while True:
         ranked = search(wanted)
-        rows = ranked[1].tolist()
-        parents = reader.parents(ranked[1]) if group else {row: f"{row:020d}" for row in rows}
-        candidates = Candidates(ranked, parents)
-        if len(candidates.scores) >= k or len(rows) < wanted:
+        candidates = Candidates.of(reader, ranked, group=group)
+        if len(candidates.scores) >= k or len(ranked[1]) < wanted:
             return candidates
         wanted *= 2
+
+
+def find_fused(
+    reader: IndexReader,
+    searches: Mapping[str, Callable[[int], Ranked]],
+    k: int,
+    *,
+    depth: int,
+    group: bool,
+    fusion: str,
+    dense_weight: float,
+) -> tuple[dict[str, float], dict[str, Candidates]]:
+    """Return at least ``k`` fused scores, best first, where there are so many, and what earned them.
+
+    Fused scores depend on the candidates that are fused, so these must not depend on ``k``: the first ten are
+    the same whether ten or a thousand are asked for. The best ``depth`` rows of each ranking are fused. Where
+    that gives too few, twice as many are, and what is new stands behind, one point below: each time the same
+    steps, and only more of them for a larger ``k``.
+
+    Args:
+        reader: the index.
+        searches: ``lexical`` and ``dense``; each gives at least so many of the best rows, or all that match.
+        k: results that are wanted.
+        depth: rows of each ranking to begin with.
+        group: whether rows count for their documents.
+        fusion: one of ``FUSIONS``.
+        dense_weight: the share of ``dense``.
+    """
+    scores: dict[str, float] = {}
+    parts = {signal: Candidates() for signal in searches}
+    weights = {"lexical": 1 - dense_weight, "dense": dense_weight}
+    wanted, step = depth, 0
+    while True:
+        found: dict[str, Candidates] = {}
+        exhausted = True
+        for signal, search in searches.items():
+            ranked = search(wanted)
+            found[signal] = Candidates.of(reader, ranked, group=group)
+            # A ranking without weight adds nothing, however deep one goes.
+            exhausted &= len(ranked[1]) < wanted or weights[signal] == 0
+        for id_, score in fuse(found, fusion, dense_weight=dense_weight).items():
+            if id_ not in scores:
+                scores[id_] = score - step  # fused scores lie in 0..1
+                for signal, candidates in found.items():
+                    parts[signal].take(id_, candidates)
+        if len(scores) >= k or exhausted:
+            return scores, parts
+        wanted, step = wanted * 2, step + 1
 
 
 def fuse(parts: Mapping[str, Candidates], fusion: str, *, dense_weight: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbert_retrieval.errors import IndexCorruptError
+from cmbert_retrieval.errors import CmbertError, IndexCorruptError
 from cmbert_retrieval.indexes.documents import Row
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.lexical import LexicalReader
@@ -39,6 +39,7 @@ class IndexReader:
         """
         self.path = Path(path)
         self._lease = ReadLease(self.path)
+        self._closed = False
         self.manifest: Manifest = self._lease.manifest
         dim = self.manifest.encoder.identity.dim if self.manifest.encoder else None
         self.segments: list[Segment] = []
@@ -62,7 +63,8 @@ class IndexReader:
         self.close()
 
     def close(self) -> None:
-        """Give the files back. May be called twice."""
+        """Give the files back. May be called twice; searching afterwards is an error."""
+        self._closed = True
         for segment in self.segments:
             segment.close()
         if self._words is not None:
@@ -73,12 +75,18 @@ class IndexReader:
     @property
     def words(self) -> LexicalReader:
         """The tantivy side, opened when it is first needed."""
+        self._check_open()
         with self._lock:
             if self._words is None:
                 manifest = self.manifest
                 folder = self.path / manifest.lexical
                 self._words = LexicalReader(folder, manifest.columns, manifest.analyser)
             return self._words
+
+    def _check_open(self) -> None:
+        # Without its lease, a writer may remove the commit's files at any moment.
+        if self._closed:
+            raise CmbertError(f"{self.path}: the index was closed; open it again to search it")
 
     # --- search over rows ---
 
@@ -94,6 +102,7 @@ class IndexReader:
             k: how many; ties at the border come along.
             where: only rows whose documents pass.
         """
+        self._check_open()
         if not len(query):
             return np.empty(0, np.float32), np.empty(0, np.int64)
         scores, rows = [], []

@@ -23,6 +23,7 @@ class Report:
         reused: rows whose text had not changed and that kept their vector.
         unchanged: documents that were there already, to the letter.
         replaced: documents that took the place of an earlier revision.
+        outdated: documents of an earlier version than the one that is there, left out.
         duplicates: ids that came again within the run; the later one counts.
         deleted: documents removed.
         skipped: records that could not be read or used.
@@ -40,6 +41,7 @@ class Report:
     reused: int = 0
     unchanged: int = 0
     replaced: int = 0
+    outdated: int = 0
     duplicates: int = 0
     deleted: int = 0
     skipped: int = 0
@@ -75,6 +77,7 @@ class Report:
         texts = {
             "unchanged": "documents were there already and did not change",
             "replaced": "documents replaced an earlier revision",
+            "outdated": "documents are of an earlier version than what is there and were left out",
             "reused": "rows kept their vector, their text had not changed",
             "duplicates": "ids came more than once; the last one counts",
             "skipped": "records were skipped",

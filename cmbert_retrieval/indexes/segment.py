@@ -11,7 +11,8 @@ from cmbert_retrieval.errors import IndexCorruptError
 from cmbert_retrieval.indexes.documents import DATABASE, DocumentStore
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.manifest import SegmentEntry
-from cmbert_retrieval.indexes.vectors import ROWS_FILE, ShardedVectors, VectorSearch, read_array, read_shard
+from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
+from cmbert_retrieval.indexes.vectors import ROWS_FILE, VectorSearch, read_array
 
 
 class Segment:
@@ -26,7 +27,7 @@ class Segment:
         self.entry = entry
         self.folder = root / "segments" / entry.name
         self.documents = DocumentStore(self.folder / DATABASE)
-        self.vectors = ShardedVectors(self._shards()) if dim is not None else None
+        self.vectors = ShardedVectors(shard_paths(self.folder), rows=entry.rows) if dim is not None else None
         if self.vectors is not None and len(self.vectors) != entry.rows:
             raise IndexCorruptError(
                 f"{self.folder}: {len(self.vectors)} vectors for {entry.rows} rows; run: cmbert index verify"
@@ -46,16 +47,6 @@ class Segment:
                     f"{self.folder / ROWS_FILE}: not the {entry.rows} rows of the manifest; "
                     "run: cmbert index verify"
                 )
-
-    def _shards(self) -> list[Path]:
-        """Return the files that hold the segment's rows; what lies behind them belongs to no commit."""
-        paths: list[Path] = []
-        rows = 0
-        for path in sorted(self.folder.glob("vectors-*.npy")):
-            if rows < self.entry.rows or not paths:
-                paths.append(path)
-                rows += len(read_shard(path))
-        return paths
 
     def __contains__(self, row: int) -> bool:
         return self.entry.first_row <= row < self.entry.end_row
@@ -89,5 +80,7 @@ class Segment:
         return allowed
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the files."""
         self.documents.close()
+        if self.vectors is not None:
+            self.vectors.close()

@@ -19,8 +19,8 @@ from cmbert_retrieval.encoders.identity import check_vectors
 from cmbert_retrieval.errors import IndexCorruptError
 from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.report import Report
-from cmbert_retrieval.indexes.storage import writing
-from cmbert_retrieval.indexes.vectors import shard_name, write_shard
+from cmbert_retrieval.indexes.shard_files import shard_name, write_shard
+from cmbert_retrieval.storage import writing
 
 BUILD_TABLES = """
 CREATE TABLE dead (row INTEGER PRIMARY KEY);  -- rows, of any segment, that this build replaces
@@ -156,6 +156,13 @@ class ShardStore:
     def holds(self, id: str) -> bool:
         """Tell whether a document with this id is stored."""
         return bool(self._connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,)).fetchone())
+
+    def numbers_of(self, id: str) -> list[int]:
+        """Return the numbers of all stored revisions with this id."""
+        return [
+            number
+            for (number,) in self._connection.execute("SELECT document FROM documents WHERE id = ?", (id,))
+        ]
 
     def rows_of(self, id: str) -> list[int]:
         """Return the stored rows of all revisions with this id."""

@@ -1,4 +1,4 @@
-"""Vectors of a segment: float16 shards, which any factory can be built from, and the FAISS file."""
+"""The FAISS file of a segment: made of its float16 vectors by any factory, and searched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
-from cmbert_retrieval.indexes.storage import atomic_file
+from cmbert_retrieval.indexes.effort import candidates_for, is_lossy, search_parameters
+from cmbert_retrieval.indexes.shard_files import ShardedVectors
+from cmbert_retrieval.indexes.trust import check_faiss_file, check_faiss_index, faiss_flags
+from cmbert_retrieval.memory import available_memory
+from cmbert_retrieval.storage import atomic_file
 from cmbert_retrieval.threads import thread_budget
 
 logger = logging.getLogger(__name__)
@@ -26,17 +29,9 @@ TRAINING_VECTORS_PER_LIST = 64
 TRAINING_VECTORS = 65_536  # at least, where there are so many
 _FAISS_NOISE = 4e-6  # relative error of an inner product in float32, for some thousand dimensions
 _EXACT_BELOW = 4096  # matching rows that a scan of float16 vectors finds faster than FAISS does
-
-
-def shard_name(shard: int) -> str:
-    """Return the file name of a shard's vectors."""
-    return f"vectors-{shard:05d}.npy"
-
-
-def write_shard(path: Path, vectors: NDArray[np.float32]) -> None:
-    """Write a shard of vectors as float16, durably and at once."""
-    with atomic_file(path) as file:
-        np.save(file, vectors.astype(np.float16), allow_pickle=False)
+_EXACT_SHARE = (
+    0.02  # likewise, of all vectors of a segment: behind such a filter FAISS must look nearly everywhere
+)
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -56,48 +51,6 @@ def read_array(path: Path) -> NDArray[Any]:
         ) from None
 
 
-def read_shard(path: Path) -> NDArray[np.float16]:
-    """Map a shard's vectors into memory.
-
-    Raises:
-        IndexCorruptError: it is missing or not such a file.
-    """
-    vectors = read_array(path)
-    if vectors.dtype != np.float16 or vectors.ndim != 2:
-        raise IndexCorruptError(
-            f"{path}: expected a float16 matrix, got {vectors.dtype} with shape {vectors.shape}; "
-            "run: cmbert index verify"
-        )
-    return vectors
-
-
-class ShardedVectors:
-    """All float16 vectors of a segment, read where they lie on disk."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._shards = [read_shard(path) for path in paths]
-        self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if self._shards else 0
-
-    def shards(self) -> Iterator[NDArray[np.float16]]:
-        """Yield the shards in order."""
-        yield from self._shards
-
-    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
-        """Return ``[positions, dim]``, the vectors at these positions of the segment."""
-        if len(self._shards) == 1:
-            return np.asarray(self._shards[0][positions])
-        which = np.searchsorted(self._ends, positions, side="right")
-        out = np.empty((len(positions), self._shards[0].shape[1]), dtype=np.float16)
-        for shard in np.unique(which):
-            chosen = which == shard
-            start = self._ends[shard] - len(self._shards[shard])
-            out[chosen] = self._shards[shard][positions[chosen] - start]
-        return out
-
-
 def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float16]) -> NDArray[np.float32]:
     """Return inner products, rounded from double precision.
 
@@ -105,6 +58,11 @@ def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float16]) -> ND
     many.
     """
     return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+
+
+def _longest(vectors: NDArray[np.float16]) -> float:
+    wide = vectors.astype(np.float32)
+    return float(np.sqrt(np.einsum("ij,ij->i", wide, wide).max(initial=0.0)))
 
 
 def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> str:
@@ -216,18 +174,6 @@ def check_memory(factory: str, dim: int, rows: int) -> None:
         )
 
 
-def available_memory() -> int | None:
-    """Return the free memory in bytes, or None where the system does not tell."""
-    try:
-        with Path("/proc/meminfo").open() as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
 class VectorSearch:
     """Nearest vectors within one segment."""
 
@@ -250,9 +196,9 @@ class VectorSearch:
         with self._lock:
             if self._index is None:
                 faiss = _faiss()
-                flags = faiss.IO_FLAG_MMAP_IFC if self._factory == "Flat" else 0
+                check_faiss_file(self._path, self._factory, rows=len(self.vectors), dim=self._dim)
                 try:
-                    index = faiss.read_index(str(self._path), flags)
+                    index = faiss.read_index(str(self._path), faiss_flags(self._factory))
                 except RuntimeError as error:
                     reason = str(error).splitlines()[0]
                     raise IndexCorruptError(f"{self._path}: {reason}; run: cmbert index verify") from None
@@ -261,6 +207,7 @@ class VectorSearch:
                         f"{self._path}: holds {index.ntotal} vectors of {index.d} dimensions, "
                         f"expected {len(self.vectors)} of {self._dim}; run: cmbert index verify"
                     )
+                check_faiss_index(index, self._path)
                 self._index = index
             return self._index
 
@@ -292,38 +239,38 @@ class VectorSearch:
         k = min(k, total)
         if k == 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        if allowed is not None and total <= _EXACT_BELOW:
+        if allowed is not None and total <= max(_EXACT_BELOW, len(self.vectors) * _EXACT_SHARE):
             return self._scan(query, np.flatnonzero(allowed))
+        lossy = is_lossy(self._open())
         wanted = k + 8
         while True:
-            positions = self._candidates(query, min(wanted, total), allowed)
+            asked = min(candidates_for(wanted, lossy=lossy), total)
+            positions = self._candidates(query, asked, allowed, wanted)
             if len(positions) < k:  # a graph index loses its way behind a selective filter
                 chosen = np.arange(len(self.vectors)) if allowed is None else np.flatnonzero(allowed)
                 return self._scan(query, chosen)
-            scores = exact_scores(query, self.vectors.take(positions))
+            vectors = self.vectors.take(positions)
+            scores = exact_scores(query, vectors)
             ordered = np.sort(scores)[::-1]
             # FAISS adds up in float32: what it puts behind the last candidate may be as good as that.
-            beyond = ordered[-1] + _FAISS_NOISE * float(np.linalg.norm(query)) * self._norm(positions)
-            if len(positions) >= total or beyond < ordered[k - 1] or len(positions) < wanted:
+            beyond = ordered[-1] + _FAISS_NOISE * float(np.linalg.norm(query)) * _longest(vectors)
+            if len(positions) >= total or beyond < ordered[k - 1] or len(positions) < asked:
                 return scores, positions
             wanted *= 4  # the border lies among equal scores: take them all
 
-    def _norm(self, positions: NDArray[np.int64]) -> float:
-        vectors = self.vectors.take(positions).astype(np.float32)
-        return float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max(initial=0.0)))
-
     def _candidates(
-        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+        self, query: NDArray[np.float32], asked: int, allowed: NDArray[np.bool_] | None, wanted: int
     ) -> NDArray[np.int64]:
         faiss = _faiss()
         index = self._open()
-        parameters = None
-        if allowed is not None:
-            bits = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bits)
-            parameters = _parameters(index, selector)
+        if allowed is None:
+            parameters = search_parameters(index, wanted)
+        else:
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            share = float(np.count_nonzero(allowed)) / len(allowed)
+            parameters = search_parameters(index, wanted, share=share, selector=selector)
         try:
-            _, found = index.search(query[None, :], k, params=parameters)
+            _, found = index.search(query[None, :], asked, params=parameters)
         except RuntimeError:
             if allowed is None:
                 raise
@@ -339,23 +286,3 @@ class VectorSearch:
             for start in range(0, len(positions), 8192)
         ]
         return np.concatenate(scores), positions
-
-
-def _parameters(index: Any, selector: Any) -> Any:
-    """Return search parameters of the index's own kind: FAISS refuses those of another."""
-    import faiss
-
-    inner = faiss.downcast_index(index)
-    if isinstance(inner, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_parameters(inner.index, selector))
-    if isinstance(inner, faiss.IndexRefine):
-        parameters = faiss.IndexRefineSearchParameters()
-        parameters.k_factor = inner.k_factor
-        # Attached to the Python object, too: FAISS keeps a bare pointer.
-        parameters.inner = parameters.base_index_params = _parameters(inner.base_index, selector)
-        return parameters
-    if isinstance(inner, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=inner.nprobe)
-    if isinstance(inner, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=inner.hnsw.efSearch)
-    return faiss.SearchParameters(sel=selector)

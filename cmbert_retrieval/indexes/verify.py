@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError
@@ -15,11 +16,12 @@ from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.locks import COMMITS, ReadLease, commit_name
 from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
-from cmbert_retrieval.indexes.storage import files_below, sha256_of
 from cmbert_retrieval.indexes.vectors import FAISS_FILE
+from cmbert_retrieval.storage import files_below, sha256_of
 
 DEEP_ROWS = 1000
 DEEP_COSINE = 0.95
+_STORED_ROW = np.dtype([("row", np.int64), ("document", np.int64), ("number", np.int64)])
 
 
 @dataclass(slots=True)
@@ -112,11 +114,11 @@ def _consistency_problems(reader: IndexReader) -> Iterator[str]:
         if check != "ok":
             yield f"{where}: {check}"
             continue
-        stored = np.fromiter(
-            (row for (row,) in segment.documents.query("SELECT row FROM rows ORDER BY row")), dtype=np.int64
-        )
-        if not np.array_equal(stored, segment.rows()):
+        sql = "SELECT row, document, number FROM rows ORDER BY document, number"
+        stored = np.fromiter(segment.documents.query(sql), dtype=_STORED_ROW)
+        if not np.array_equal(np.sort(stored["row"]), segment.rows()):
             yield f"{where}: its {len(stored)} rows are not the {segment.entry.rows} of the manifest"
+        yield from (f"{where}: {problem}" for problem in _broken_documents(reader, stored))
         live.append(reader.live_rows(segment))
         for number in reader.live_document_numbers(segment):
             (id_,) = segment.documents.query(
@@ -145,6 +147,17 @@ def _consistency_problems(reader: IndexReader) -> Iterator[str]:
         found = reader.search_vectors(query, 1)[1]
         if not len(found):
             yield "a stored vector does not find anything"
+
+
+def _broken_documents(reader: IndexReader, stored: NDArray[np.void]) -> Iterator[str]:
+    """Yield the documents of which some rows are alive and some dead, or one is missing between others."""
+    documents, firsts, counts = np.unique(stored["document"], return_index=True, return_counts=True)
+    dead = np.add.reduceat(np.isin(stored["row"], reader.dead), firsts, dtype=np.int64) if len(stored) else 0
+    for document in documents[(dead > 0) & (dead < counts)].tolist():
+        yield f"some rows of document {document} are alive and some are deleted"
+    places = np.arange(len(stored)) - np.repeat(firsts, counts)
+    for document in np.unique(stored["document"][stored["number"] != places]).tolist():
+        yield f"rows of document {document} are missing"
 
 
 def _deep_problems(reader: IndexReader, encoder: Encoder, generator: np.random.Generator) -> Iterator[str]:

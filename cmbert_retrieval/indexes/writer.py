@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cmbert_retrieval import __version__
 from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.encoders.base import Encoder
@@ -33,8 +34,10 @@ from cmbert_retrieval.indexes.manifest import (
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.rows import room, row_texts
+from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
 from cmbert_retrieval.indexes.shards import Notify
-from cmbert_retrieval.indexes.storage import (
+from cmbert_retrieval.indexes.vectors import FAISS_FILE, write_faiss
+from cmbert_retrieval.storage import (
     discard_tree,
     fsync_folder,
     fsync_tree,
@@ -42,7 +45,6 @@ from cmbert_retrieval.indexes.storage import (
     remove_tree,
     writing,
 )
-from cmbert_retrieval.indexes.vectors import FAISS_FILE, ShardedVectors, write_faiss
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +248,7 @@ class IndexWriter:
         sources = [_source_json(source) for source in corpus.sources()]
         plan = Plan(
             pins={
+                "version": __version__,  # another one may read and cut the same files in another way
                 # Not the path: where the same files lie is of no account.
                 "recipe": {
                     **recipe.to_json(),
@@ -307,7 +310,7 @@ class IndexWriter:
         factory = ""
         if current.encoder is not None:
             self._notify("vectors", 0)
-            vectors = ShardedVectors(sorted(building.glob("vectors-*.npy")))
+            vectors = ShardedVectors(shard_paths(building))
             path, dim = building / FAISS_FILE, current.encoder.identity.dim
             with writing(path):
                 factory = write_faiss(path, vectors, dim, recipe.vectors.factory)

@@ -256,3 +256,39 @@ def test_an_index_of_words_alone(tmp_path: Path, run: Run) -> None:
     more = write(tmp_path / "more.jsonl", range(5, 7))
     assert run("index", "add", tmp_path / "i", "--from", more, "--json").json["documents"] == 2
     assert_error(run("index", "verify", tmp_path / "i", "--deep"), "--deep compares vectors")
+
+
+@pytest.mark.parametrize(
+    "setting", ["encoder.prompts={query: 'query: ', document: ''}", "encoder.max_tokens=32"]
+)
+def test_an_index_with_its_own_encoder_settings_lives_its_whole_life(
+    tmp_path: Path, run: Run, tiny_encoder_path: Path, setting: str
+) -> None:
+    source = write(tmp_path / "notes.jsonl", range(6))
+    done = run(
+        "index", "build", "--from", f"jsonl:{source}", "--out", tmp_path / "index",
+        "--encoder", tiny_encoder_path, "--set", setting, "--set", "passages.max_tokens=24", "--quiet",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    done = run("search", tmp_path / "index", "heart failure", "--mode", "dense", "--json")
+    assert (done.code, done.err) == (0, "") and done.json
+    more = write(tmp_path / "more.jsonl", range(6, 9))
+    done = run("index", "add", tmp_path / "index", "--from", f"jsonl:{more}", "--json", "--quiet")
+    assert (done.code, done.err) == (0, "") and done.json["documents"] == 3
+    assert run("index", "verify", tmp_path / "index", "--deep", "--quiet").code == 0
+
+
+def test_documents_are_added_by_the_encoder_as_the_recipe_runs_it(
+    tmp_path: Path, run: Run, tiny_encoder_path: Path
+) -> None:
+    source = write(tmp_path / "notes.jsonl", range(3))
+    more = write(tmp_path / "more.jsonl", range(3, 5))
+    build = (
+        "index", "build", "--from", f"jsonl:{source}", "--out", tmp_path / "index",
+        "--encoder", tiny_encoder_path, "--set", "encoder.dtype=float32", "--set", "encoder.device=cpu",
+    )  # fmt: skip
+    assert run(*build, "--set", "encoder.backend=onnx", "--quiet").code == 0
+    add = ("index", "add", tmp_path / "index", "--from", f"jsonl:{more}", "--quiet")
+    # The recipe's backend runs on the CPU only: that it says so shows that both were asked for.
+    assert_error(run(*add, "--device", "cuda"), "'onnx'", "cuda", "float32")
+    assert run(*add).code == 0

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from samples import Wrapper
 
-from cmbert_retrieval import Document, Retriever
+from cmbert_retrieval import Document, Retriever, load_encoder
 from cmbert_retrieval.codes import CodeSearcher
 from cmbert_retrieval.codes.ranking import rank_phrases
 from cmbert_retrieval.corpora.icd10cm import Icd10cmCorpus
-from cmbert_retrieval.errors import ConfigError, IndexMismatchError
+from cmbert_retrieval.errors import ConfigError, EncoderError, IndexMismatchError
 from cmbert_retrieval.indexes.filters import parse_filter
 
 BLOCKS = {"E08-E13", "I10-I1A", "I20-I25", "I60-I69", "N17-N19", "N20-N23", "S60-S69", "S70-S79", "J09-J18"}
@@ -133,3 +135,36 @@ def test_wrong_arguments_are_errors(by_words: CodeSearcher) -> None:
         by_words.search("femur", 10_001)
     with pytest.raises(IndexMismatchError, match="words only"):
         by_words.search("femur", mode="hybrid")
+
+
+def test_asking_for_more_codes_changes_nothing_about_the_first_ones(
+    by_words: CodeSearcher, by_both: CodeSearcher
+) -> None:
+    for searcher in (by_words, by_both):
+        for phrase in ("heart attack", "fracture of femur NOS", "other diabetes", "stone", "right hand"):
+            many = rank_phrases(searcher.retriever, [phrase], 1000)[0]
+            scores = [code.score for code in many]
+            assert scores == sorted(scores, reverse=True)
+            assert len({code.id for code in many}) == len(many)
+            for k in (1, 3, 10, 40, 150, 400):
+                assert rank_phrases(searcher.retriever, [phrase], k)[0] == many[:k]
+
+
+@pytest.mark.parametrize("query", [None, 3, ["heart attack", None], "hip \ud800 fracture", ["x", "\ud800"]])
+def test_what_is_no_valid_text_is_refused_without_quoting_it(by_words: CodeSearcher, query: Any) -> None:
+    with pytest.raises(ConfigError, match="a query") as caught:
+        by_words.search(query)
+    assert "hip" not in str(caught.value)
+
+
+def test_vectors_of_phrases_are_checked_as_those_of_queries(
+    documents: list[Document], tiny_encoder_path: Path
+) -> None:
+    broken = Wrapper(load_encoder(tiny_encoder_path))
+    some = [document for document in documents if document.id[:3] == "I21"]
+    with Retriever.from_documents(some, encoder=broken, columns=Icd10cmCorpus.columns) as retriever:
+        searcher = CodeSearcher(retriever)
+        assert searcher.search("infarction")
+        broken.poison["infarction"] = float("nan")
+        with pytest.raises(EncoderError, match="NaN"):
+            searcher.search("infarction")

@@ -99,9 +99,15 @@ def test_an_archive_is_read_with_licences_and_retractions_of_its_file_list(
     assert not first.metadata["is_retracted"]
     assert second.metadata["is_retracted"]
     assert "pmid" not in second.metadata
-    (source,) = PmcCorpus(path).sources()
+    source, listed = PmcCorpus(path).sources()
     assert source.licenses == {"CC BY-NC": 1, "CC0": 1}
     assert source.checksum == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    file_list = Path(listed.path)
+    assert listed.checksum == "sha256:" + hashlib.sha256(file_list.read_bytes()).hexdigest()
+    file_list.write_text(file_list.read_text().replace("CC BY-NC", "CC BY"))
+    assert PmcCorpus(path).sources()[0].checksum == source.checksum
+    assert PmcCorpus(path).sources()[1].checksum != listed.checksum
+    assert PmcCorpus(path.parent).sources()[1].checksum != listed.checksum
 
 
 def test_an_article_in_two_archives_comes_twice_with_the_increment_last(
@@ -139,6 +145,19 @@ def test_reading_goes_on_behind_every_record_of_every_layout(
         (loose / name).write_bytes(article(7))
     for path in (archive, PMC, loose, loose / "a.xml"):
         assert_resumes_after_every_record(PmcCorpus(path))
+
+
+def test_names_of_archives_and_folders_that_look_like_versions_hide_nothing_from_a_resumed_reader(
+    make_archive: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_archive([("a/PMC11.xml", article(11))], name="PMC950000.1.tar.gz")
+    shutil.copytree(PMC, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "PMC950000.12345").mkdir()  # no version that PMC gives: loose files
+    (tmp_path / "PMC950000.12345" / "PMC950000.12345.xml").write_bytes(article(13))
+    (tmp_path / "a.xml").write_bytes(article(14))
+    corpus = PmcCorpus(tmp_path)
+    assert len(ids(corpus)) == 6
+    assert_resumes_after_every_record(corpus)
 
 
 def test_resuming_in_an_archive_parses_nothing_again(
@@ -194,6 +213,36 @@ def test_the_checksum_of_a_folder_changes_with_names_and_sizes_only(tmp_path: Pa
     assert PmcCorpus(tmp_path / "pmc").sources()[0] == before
     (tmp_path / "pmc" / "PMC900003.1" / "PMC900003.1.xml").write_bytes(article(900003))
     assert PmcCorpus(tmp_path / "pmc").sources()[0].checksum != before.checksum
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_checksums_of_a_folder_change_with_its_metadata_files(tmp_path: Path, elsewhere: bool) -> None:
+    shutil.copytree(PMC, tmp_path / "pmc")
+    folder = tmp_path / "pmc" / "metadata"
+    if elsewhere:
+        folder = folder.rename(tmp_path / "elsewhere")
+
+    def checksums() -> list[str]:
+        corpus = PmcCorpus(tmp_path / "pmc", metadata=folder if elsewhere else None)
+        return [source.checksum for source in corpus.sources()]
+
+    before = checksums()
+    assert checksums() == before
+    path = folder / "PMC900001.1.json"
+    path.write_text(path.read_text().replace("CC BY", "CC BY-ND"))
+    changed = checksums()
+    assert changed != before
+    path.unlink()
+    assert checksums() not in (before, changed)
+
+
+def test_the_checksum_of_a_folder_changes_with_a_gzipped_version(tmp_path: Path) -> None:
+    path = tmp_path / "PMC1.1" / "PMC1.1.xml.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(article(1)))
+    before = PmcCorpus(tmp_path).sources()
+    path.write_bytes(gzip.compress(article(1, text="Rather more words than there were.")))
+    assert PmcCorpus(tmp_path).sources() != before
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive", "text files"])

@@ -182,3 +182,14 @@ def test_a_plain_checkpoint_is_saved_as_a_folder_that_both_libraries_open(
         TEXTS, normalize_embeddings=True
     )
     assert np.allclose(theirs, encoder.encode_query(TEXTS), atol=1e-5)
+
+
+def test_code_beside_the_weights_is_never_run(tmp_path: Path, copy: Path) -> None:
+    ran = tmp_path / "ran"
+    (copy / "custom_st.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    modules = json.loads((copy / "modules.json").read_text())
+    modules[0]["type"] = "custom_st.Transformer"
+    (copy / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(EncoderError, match=r"'custom_st\.Transformer' is code of the model's own"):
+        load(copy)
+    assert not ran.exists()

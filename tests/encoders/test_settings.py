@@ -93,8 +93,23 @@ def test_only_a_declared_dot_product_keeps_the_lengths_of_vectors(tmp_path: Path
 
 
 def test_a_module_outside_the_folder_is_refused(tmp_path: Path) -> None:
-    modules = [{"path": "../..", "type": "x.Transformer"}]
+    modules = [{"path": "../..", "type": "sentence_transformers.models.Transformer"}]
     with pytest.raises(EncoderError, match="leaves the folder"):
+        read_settings(write(tmp_path, {"config.json": CONFIG, "modules.json": modules}))
+
+
+@pytest.mark.parametrize(
+    "kind", ["custom_st.Transformer", "os.system", "sentence_transformers_x.Pooling", "Transformer", "", 5]
+)
+def test_a_module_that_is_code_of_the_models_own_is_refused(tmp_path: Path, kind: object) -> None:
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}, {"path": "1", "type": kind}]
+    with pytest.raises(EncoderError, match=r"modules\.json: module type .* expected one of sentence_tr"):
+        read_settings(write(tmp_path, {"config.json": CONFIG, "modules.json": modules}))
+
+
+@pytest.mark.parametrize("modules", [{"path": ""}, ["Transformer"], [{"path": ""}], [{"type": "x"}], "x", 1])
+def test_a_list_of_modules_in_another_form_is_refused(tmp_path: Path, modules: object) -> None:
+    with pytest.raises(EncoderError, match=r"modules\.json: "):
         read_settings(write(tmp_path, {"config.json": CONFIG, "modules.json": modules}))
 
 

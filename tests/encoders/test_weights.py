@@ -70,7 +70,10 @@ def test_the_hash_ignores_position_buffers_and_poolers(tmp_path: Path) -> None:
 
 def test_the_hash_covers_a_projection_behind_the_pooling(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "model.safetensors", small_encoder())
-    modules = [{"path": "", "type": "x.Transformer"}, {"path": "2_Dense", "type": "x.Dense"}]
+    modules = [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     write_safetensors(
         tmp_path / "2_Dense" / "model.safetensors", {"linear.weight": np.ones((2, 4), np.float32)}

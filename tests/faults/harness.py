@@ -29,6 +29,7 @@ from cmbert_retrieval.indexes.build import PINS
 from cmbert_retrieval.indexes.locks import commit_name
 from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
 from cmbert_retrieval.indexes.verify import verify
 from cmbert_retrieval.retriever import Retriever
 
@@ -248,7 +249,7 @@ def unfinished(root: Path) -> list[Path]:
 
 def stored_rows(folder: Path) -> int:
     """Return how many rows have their vectors in complete shard files."""
-    return sum(len(np.load(path, mmap_mode="r")) for path in sorted(folder.glob("vectors-*.npy")))
+    return len(ShardedVectors(shard_paths(folder)))
 
 
 BEGINNING = "before the first shard"

@@ -232,6 +232,16 @@ def test_names_of_columns_never_reach_the_engines(tmp_path: Path) -> None:
         (["year>=2020", "year<2022"], {"year": {"ge": 2020, "lt": 2022}}),
         (("year>=2020",), {"year": {"ge": 2020}}),
         ("journal = line\nbreak", {"journal": "line\nbreak"}),
+        ('journal="Diabetes, Obesity & Metabolism"', {"journal": "Diabetes, Obesity & Metabolism"}),
+        ('journal!="A, B"', {"journal": {"ne": "A, B"}}),
+        ('journal="Ann. Surg., Ser. B", BMJ ,"C"', {"journal": ["Ann. Surg., Ser. B", "BMJ", "C"]}),
+        ('journal!=BMJ,"A, B"', {"journal": {"not_in": ["BMJ", "A, B"]}}),
+        ('journal="the ""Red"" Journal"', {"journal": 'the "Red" Journal'}),
+        ('journal="  "', {"journal": "  "}),
+        ('journal="",BMJ', {"journal": ["", "BMJ"]}),
+        ("journal=BMJ,", {"journal": ["BMJ", ""]}),
+        ('journal=O\'Brien "quoted"', {"journal": 'O\'Brien "quoted"'}),
+        ('year="2020"', {"year": 2020}),
     ],
 )
 def test_an_expression_means_what_the_mapping_means(text: Any, same: dict[str, Any]) -> None:
@@ -283,6 +293,10 @@ def test_no_condition_is_no_filter(nothing: Any) -> None:
         ("year~2020", "expected COLUMN=VALUE"),
         ([5], "expected COLUMN=VALUE"),
         (5, "expected"),
+        ('journal="A, B', "a quoted value must end with a quote"),
+        ('journal= "A" B', "a quoted value must end with a quote"),
+        ('journal=C,"A" B', "a quoted value must end with a quote"),
+        ('journal="', "a quoted value must end with a quote"),
         ([("year", "ge", 2020)], "expected COLUMN=VALUE"),
     ],
 )  # fmt: skip

@@ -173,10 +173,30 @@ def test_words_are_folded_and_stemmed_and_stop_words_count_for_nothing(make: Mak
     assert plain.search("THE", 5)[1].tolist() == [0]
 
 
-def test_a_query_of_more_terms_than_are_looked_at_keeps_its_most_frequent(make: Make) -> None:
+def test_terms_that_occur_nowhere_do_not_push_others_out_of_a_query(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     reader = make({0: "stroke", 1: "word5"}, analyser="plain")
-    query = " ".join(f"word{number}" for number in range(MAX_QUERY_TERMS + 500)) + " stroke stroke"
-    assert set(reader.search(query, 5)[1].tolist()) == {0, 1}
+    query = " ".join(f"nowhere{number}" for number in range(MAX_QUERY_TERMS + 500)) + " word5 stroke stroke"
+    scores, rows = reader.search(query, 5)
+    expected, same = reader.search("word5 stroke stroke", 5)
+    assert (scores.tolist(), rows.tolist()) == (expected.tolist(), same.tolist())
+    assert set(rows.tolist()) == {0, 1}
+    assert caplog.records == []
+
+
+def test_of_more_terms_than_are_looked_at_the_rarest_count_and_a_warning_tells_how_many_do_not(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [f"word{number}" for number in range(MAX_QUERY_TERMS)]
+    common = ["heart", "attack", "acute"]
+    reader = make({0: " ".join(words), 1: " ".join(common), 2: " ".join(common)}, analyser="plain")
+    scores, rows = reader.search(" ".join([*common * 3, *words]), 5)
+    assert rows.tolist() == [0]
+    assert scores.tolist() == reader.search(" ".join(words), 5)[0].tolist()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "without its 3 most common" in record.getMessage()
+    assert not any(word in record.getMessage() for word in common)
 
 
 def test_k_is_no_size_of_anything(make: Make) -> None:
@@ -292,6 +312,24 @@ def test_readers_that_open_at_the_same_time_leave_each_others_links_alone(
         thread.join()
     assert troubles == []
     assert len(links()) == 1
+
+
+def test_a_forked_child_that_ends_leaves_the_links_of_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    reader = make({0: "heart"})
+    before = links()
+    child = os.fork()
+    if child == 0:
+        reader.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    other = make({0: "heart"})  # opening looks for what killed readers left
+    assert before < links()
+    other.close()
+    reader.close()
+    assert links() == set()
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])

@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
 from cmbert_retrieval.indexes import vectors as module
+from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_name, write_shard
 from cmbert_retrieval.indexes.vectors import (
     FAISS_FILE,
-    ShardedVectors,
     VectorSearch,
     check_memory,
     factory_bytes,
-    read_shard,
-    shard_name,
     write_faiss,
-    write_shard,
 )
 
 # Four bits a code: training 256 centroids costs a minute.
@@ -108,38 +105,6 @@ def test_a_flat_file_is_what_faiss_writes_byte_for_byte(tmp_path: Path, rows: in
     index.add(vectors.astype(np.float16).astype(np.float32))
     faiss.write_index(index, str(tmp_path / "theirs"))
     assert (tmp_path / FAISS_FILE).read_bytes() == (tmp_path / "theirs").read_bytes()
-
-
-def test_shards_are_one_matrix(tmp_path: Path) -> None:
-    vectors = random_vectors(50, 8)
-    stored = store(tmp_path, vectors, 7)
-    assert len(stored) == 50
-    positions = np.array([49, 0, 6, 7, 7, 13, 14, 48], np.int64)
-    np.testing.assert_array_equal(stored.take(positions), vectors.astype(np.float16)[positions])
-    np.testing.assert_array_equal(np.concatenate(list(stored.shards())), vectors.astype(np.float16))
-    assert stored.take(np.empty(0, np.int64)).shape == (0, 8)
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "short", "other type", "other shape", "pickle"])
-def test_a_damaged_shard_is_an_error_naming_the_file(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / shard_name(0)
-    write_shard(path, random_vectors(10))
-    match damage:
-        case "missing":
-            path.unlink()
-        case "empty":
-            path.write_bytes(b"")
-        case "short":
-            path.write_bytes(path.read_bytes()[:-5])
-        case "other type":
-            np.save(path, np.zeros((10, 32), np.float64))
-        case "other shape":
-            np.save(path, np.zeros(10, np.float16))
-        case "pickle":
-            data = path.read_bytes()
-            path.write_bytes(data.replace(b"'<f2'", b"'|O' "))  # the header of an array of pickled objects
-    with pytest.raises(IndexCorruptError, match=shard_name(0)):
-        read_shard(path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "short", "garbage", "other rows", "other dim"])
@@ -316,6 +281,65 @@ def test_a_filter_does_not_cost_recall(tmp_path: Path, monkeypatch: pytest.Monke
     for share in (0.001, 0.01, 0.1, 0.5, 0.9):
         mask = np.random.default_rng(1).random(2000) < share
         assert recall(search, chosen, stored, mask) >= unfiltered - 0.05, share
+
+
+def blurred_clusters(rows: int, queries: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return vectors of clusters that run into each other, and queries close to some of them."""
+    generator = np.random.default_rng(0)
+    centers = generator.standard_normal((200, 32))
+    vectors = centers[generator.integers(200, size=rows)] + 0.7 * generator.standard_normal((rows, 32))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    asked = vectors[generator.integers(rows, size=queries)] + 0.2 * generator.standard_normal((queries, 32))
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    return vectors.astype(np.float32), asked.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("factory", "least"),
+    [
+        ("IVF128,Flat", 0.9),
+        ("HNSW32", 0.9),
+        ("IVF128,PQ8x4", 0.8),
+        pytest.param("IVF128,SQ8", 0.9, marks=pytest.mark.slow),
+        pytest.param("IVF128,PQ16x4", 0.9, marks=pytest.mark.slow),
+        pytest.param("IVF128,PQ8x4,RFlat", 0.8, marks=pytest.mark.slow),
+    ],
+)
+def test_approximate_factories_find_nearly_all_with_and_without_a_filter(
+    tmp_path: Path, factory: str, least: float
+) -> None:
+    vectors, asked = blurred_clusters(40_000, 30)
+    search, used = open_search(tmp_path, store(tmp_path, vectors, 16_384), factory)
+    assert used == factory
+    stored = vectors.astype(np.float16)
+    unfiltered = recall(search, asked, stored, None)
+    assert unfiltered >= least
+    by_chance = np.random.default_rng(1).random(len(vectors)) < 0.13
+    one_side = vectors[:, 0] < np.quantile(vectors[:, 0], 0.13)  # far from most queries
+    for mask in (by_chance, one_side):
+        assert mask.sum() > module._EXACT_BELOW
+        assert recall(search, asked, stored, mask) >= max(least, unfiltered - 0.02)
+
+
+def test_a_long_list_of_results_is_as_complete_as_a_short_one(tmp_path: Path) -> None:
+    vectors, asked = blurred_clusters(20_000, 5)
+    search, used = open_search(tmp_path, store(tmp_path, vectors, 16_384), "IVF128,Flat")
+    assert used == "IVF128,Flat"
+    for query in asked:
+        exact = vectors.astype(np.float16).astype(np.float32) @ query
+        best = set(np.argsort(-exact)[:1000].tolist())
+        scores, positions = search.search(query, 1000, None)
+        assert len(best & set(positions[np.argsort(-scores)[:1000]].tolist())) >= 0.9 * 1000
+
+
+@pytest.mark.parametrize("factory", ["IVF8,PQ8x4fs", "IVF8_HNSW32,Flat", "HNSW32,SQ8", "L2norm,Flat"])
+def test_rarer_kinds_are_searched_with_and_without_a_filter(tmp_path: Path, factory: str) -> None:
+    vectors = random_vectors(5000, clusters=30)
+    search, _ = open_search(tmp_path, store(tmp_path, vectors), factory)
+    for allowed in (None, np.arange(5000) >= 100):
+        scores, found = search.search(vectors[4000], 10, allowed)
+        assert found[np.argmax(scores)] == 4000
+        assert len(found) >= 10
 
 
 def test_a_search_needs_nothing_of_faiss_where_few_rows_pass(tmp_path: Path) -> None:

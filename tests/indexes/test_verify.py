@@ -18,7 +18,8 @@ from cmbert_retrieval.errors import CmbertError, IndexCorruptError, IndexMismatc
 from cmbert_retrieval.indexes.lexical import LexicalWriter
 from cmbert_retrieval.indexes.manifest import MANIFEST, FileEntry, Manifest, read_manifest, write_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
-from cmbert_retrieval.indexes.vectors import FAISS_FILE, ShardedVectors, write_faiss, write_shard
+from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths, write_shard
+from cmbert_retrieval.indexes.vectors import FAISS_FILE, write_faiss
 from cmbert_retrieval.indexes.verify import verify
 from cmbert_retrieval.retriever import Retriever
 
@@ -229,9 +230,36 @@ def test_a_missing_row_is_a_problem(index: Path) -> None:
     assert any("documents.sqlite" in problem for problem in verify(index).problems)
 
 
+def test_a_document_that_is_half_dead_is_a_problem(index: Path) -> None:
+    manifest = read_manifest(index)
+    with IndexReader(index) as reader:
+        segment = reader.segments[0]
+        sql = "SELECT document, max(row) FROM rows GROUP BY document HAVING count(*) > 1"
+        document, last = next(
+            (number, row) for number, row in segment.documents.query(sql) if row not in reader.dead
+        )
+        dead = np.sort(np.append(reader.dead, last))
+    assert manifest.deleted is not None
+    np.save(index / manifest.deleted, dead)
+    rewrite(index, replace(manifest, dead_rows=len(dead), rows=manifest.rows - 1))
+    problems = verify(index).problems
+    wanted = f"documents.sqlite: some rows of document {document} are alive and some are deleted"
+    assert any(wanted in problem for problem in problems)
+
+
+def test_a_document_without_its_first_row_is_a_problem(index: Path) -> None:
+    with sqlite3.connect(index / "segments/00000/documents.sqlite") as connection:
+        (document,) = connection.execute("SELECT document FROM rows WHERE number = 1 LIMIT 1").fetchone()
+        connection.execute("DELETE FROM rows WHERE document = ? AND number = 0", (document,))
+    connection.close()
+    rewrite(index, read_manifest(index))
+    wanted = f"documents.sqlite: rows of document {document} are missing"
+    assert any(wanted in problem for problem in verify(index).problems)
+
+
 def test_vectors_of_other_texts_are_found_by_encoding_again(index: Path, encoder: Encoder) -> None:
     folder = index / "segments/00000"
-    paths = sorted(folder.glob("vectors-*.npy"))
+    paths = shard_paths(folder)
     write_shard(paths[0], np.load(paths[0]).astype(np.float32)[::-1])
     write_faiss(folder / FAISS_FILE, ShardedVectors(paths), 32, "Flat")
     rewrite(index, read_manifest(index))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -34,9 +36,19 @@ def fsync_file(path: Path) -> None:
     """Flush the file's bytes to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    # On macOS, fsync leaves the bytes in the disk's own cache; some file systems know no more than that.
+    full: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, full)
+            return
+    os.fsync(descriptor)
 
 
 def fsync_folder(path: Path) -> None:
@@ -96,7 +108,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a file to write; it appears under ``path`` at once, whole and durable, or not at all.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: it cannot be written; or it is in place, but its name could not be flushed to the disk.
     """
     temporary = path.with_name(path.name + ".tmp")
     with writing(path):
@@ -104,12 +116,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                _flush(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    try:
         fsync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: is in place, but may be lost in a power cut: {_reason(error)}; check the disk"
+        ) from error
 
 
 def sha256_of(path: Path) -> str:
@@ -149,13 +166,27 @@ def make_folder(path: Path) -> None:
 def follow_umask(folder: Path) -> None:
     """Give files that a library made for their owner alone the permissions that the user's umask asks for.
 
-    Such a file is written anew: it may be shared with other folders by hard links.
+    Such a file is written anew: it may be shared with other folders by hard links. Where the umask asks for
+    files of their owner alone, nothing is to be done.
     """
-    for path in folder.iterdir():
-        if path.stat().st_mode & 0o077 == 0:
-            data = path.read_bytes()
-            with atomic_file(path) as file:
-                file.write(data)
+    wanted = plain_mode(folder)
+    for path in sorted(folder.iterdir()):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077 == 0 and mode != wanted:
+            with path.open("rb") as source, atomic_file(path) as file:
+                shutil.copyfileobj(source, file, 2**20)
+
+
+def plain_mode(folder: Path) -> int:
+    """Return the permissions that a new file in the folder gets."""
+    # Asking for the umask means to set it, for all threads.
+    probe = folder / "mode.tmp"
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        probe.unlink()
 
 
 def remove_tree(path: Path) -> None:

@@ -1,0 +1,57 @@
+"""How much memory this process may use: the machine's, capped by the limits of its control groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
+_MACHINE = Path("/proc/meminfo")
+
+
+def memory_limit() -> int | None:
+    """Return the bytes that the strictest control group of this process allows; None without a limit."""
+    return min((limit for _, limit in _limits()), default=None)
+
+
+def available_memory() -> int | None:
+    """Return the free memory in bytes, of the machine or of a control group; None where nobody tells."""
+    free = []
+    machine = _fields(_MACHINE).get("MemAvailable:")
+    if machine is not None:
+        free.append(machine * 1024)
+    for group, limit in _limits():
+        used = _number(group / "memory.current")
+        if used is not None:
+            # Files that were read stay in memory for as long as nobody needs it.
+            free.append(max(0, limit - used + _fields(group / "memory.stat").get("inactive_file", 0)))
+    return min(free, default=None)
+
+
+def _limits() -> Iterator[tuple[Path, int]]:
+    """Yield the control groups above this process that have a limit."""
+    name = next((line[3:] for line in _read(_OWN_GROUP).splitlines() if line.startswith("0::")), "/")
+    group = _ROOT / name.strip("/")
+    # Inside a container the name may be one of the host; then the container's own group is the root.
+    for folder in (group, *group.parents):
+        limit = _number(folder / "memory.max") if folder.is_relative_to(_ROOT) else None
+        if limit is not None:
+            yield folder, limit
+
+
+def _fields(path: Path) -> dict[str, int]:
+    words = (line.split() for line in _read(path).splitlines())
+    return {parts[0]: int(parts[1]) for parts in words if len(parts) > 1 and parts[1].isdigit()}
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None  # "max" where there is no limit
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
