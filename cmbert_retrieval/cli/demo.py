@@ -18,7 +18,7 @@ QUESTIONS = (
     "type 2 diabetes with kidney disease",
     "broken hip",
     "high blood pressure in pregnancy",
-    "rash after penicillin",
+    "second degree burn of the left hand",
 )
 PMC_QUESTIONS = ("randomized trial of blood pressure treatment", "side effects in children")
 

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,35 @@ def run_and_kill_at(arguments: Sequence[str], calls: str, *paths: Path, when: in
     prefix = ["strace", "-f", "-o", os.devnull, *chosen, "-e", f"trace={calls}"]
     prefix += ["-e", f"inject={calls}:signal=KILL:when={when}"]
     return finish(start(arguments, prefix=prefix))
+
+
+def run_slowed_and_kill(
+    arguments: Sequence[str], calls: str, *paths: Path, delay: float, begins: Path, seconds: float
+) -> Ended:
+    """Run a command, some of whose system calls wait before they happen, and kill it in that stretch.
+
+    What lasts microseconds is never hit by chance; stretched, any moment of it can be.
+
+    Args:
+        arguments: of the command.
+        calls: names of system calls, separated by commas.
+        paths: only calls on one of these files.
+        delay: how many seconds each of them waits.
+        begins: the file or folder with whose appearance the stretch begins.
+        seconds: how long after that the command is killed, unless it has ended by then.
+    """
+    chosen = [part for path in paths for part in ("-P", str(path))]
+    prefix = ["strace", "-f", "-o", os.devnull, *chosen, "-e", f"trace={calls}"]
+    prefix += ["-e", f"inject={calls}:delay_enter={round(1e6 * delay)}"]
+    process = start(arguments, prefix=prefix)
+    while not begins.exists() and process.poll() is None:
+        time.sleep(0.002)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        return finish(process)
+    return Ended(process.returncode, out, err)
 
 
 # --- what is on the disk ---

@@ -24,8 +24,15 @@ from cmbert_retrieval.indexes.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-RANDOM_KILLS = {"build": 22, "add": 14, "delete": 6, "optimize": 8}
-assert sum(RANDOM_KILLS.values()) == 50
+# How many kills at moments drawn by a seeded generator. Some stretches of a run are over in a hundredth of a
+# second, where chance alone would hardly ever hit them: these are slowed down, and moments drawn within them.
+KILLS = {
+    "anywhere": {"build": 8, "add": 6, "delete": 4, "optimize": 4},
+    SHARDS: {"build": 7, "add": 5},
+    WORDS: {"build": 2, "add": 2, "delete": 2, "optimize": 2},
+    RENAME: {"build": 2, "add": 2, "delete": 2, "optimize": 2},
+}
+assert sum(sum(kills.values()) for kills in KILLS.values()) == 50
 
 
 @dataclass
@@ -137,7 +144,7 @@ def trials(planned: Sequence[tuple[Job, Kill]]) -> list[tuple[str, str]]:
 
 
 def table(hits: Sequence[tuple[str, str]]) -> str:
-    names = list(RANDOM_KILLS)
+    names = list(KILLS["anywhere"])
     lines = [f"{'killed':40}" + "".join(f"{name:>10}" for name in names) + f"{'all':>6}"]
     found = Counter(hits)
     for one in PHASES:
@@ -157,21 +164,59 @@ def at_call(calls: str, *names: str, when: int = 1) -> Kill:
     return way
 
 
+def within(job: Job, stretch: str, share: float) -> Kill:
+    """Kill in a stretch of a run, most of whose flushes and renames are made to wait.
+
+    Args:
+        job: the command.
+        stretch: one of ``KILLS``.
+        share: where in the stretch, 0..1.
+    """
+
+    def way(command: list[str], root: Path) -> Ended:
+        if stretch == SHARDS:
+            shards = root / "segments" / f"{0 if job.name == 'build' else 1:05d}.building"
+            first, *others = (shards / f"vectors-{number:05d}.npy" for number in range(8))
+            slow, begins, delay, seconds = (
+                [path.with_name(f"{path.name}.tmp") for path in others],
+                first,
+                0.2,
+                0.6,
+            )
+        elif stretch == WORDS:
+            words = root / "lexical" / commit_name(job.commit + 1)
+            slow, begins, delay, seconds = [words / "meta.json"], words, 0.3, 0.9
+        else:
+            new = root / "manifest.json.tmp"
+            slow, begins, delay, seconds = [new], new, 1.0, 0.9
+        calls = f"{harness.RENAMES},fsync" if stretch == WORDS else harness.RENAMES
+        wait = seconds * share
+        return harness.run_slowed_and_kill(command, calls, *slow, delay=delay, begins=begins, seconds=wait)
+
+    return way
+
+
 def test_killed_at_50_random_moments_every_command_leaves_a_commit_and_can_be_finished(
     workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if harness.why_no_strace():
+        pytest.skip(harness.why_no_strace())
     draw = random.Random(20260801)
     planned = []
-    for job in jobs(workshop).values():
-        for number in range(RANDOM_KILLS[job.name]):
-            # One in each equal stretch of the run: random, and nowhere left out.
-            moment = (number + draw.random()) / RANDOM_KILLS[job.name]
-            planned.append((job, at_time(job.seconds * moment)))
+    for name, job in jobs(workshop).items():
+        for stretch, kills in KILLS.items():
+            count = kills.get(name, 0)
+            for number in range(count):
+                # One in each equal part: random, and nowhere left out.
+                share = (number + draw.random()) / count
+                way = at_time(job.seconds * share) if stretch == "anywhere" else within(job, stretch, share)
+                planned.append((job, way))
     hits = trials(planned)
     with capsys.disabled():
         print(f"\n{table(hits)}")
-    assert len(hits) == 50
-    assert sum(hit != BEGINNING for _, hit in hits) >= 10
+    by_phase = Counter(hit for _, hit in hits)
+    assert sum(by_phase.values()) == 50
+    assert by_phase[SHARDS] >= 10 and by_phase[WORDS] >= 5 and by_phase[RENAME] >= 5
 
 
 def test_killed_at_each_step_of_a_commit_every_command_leaves_a_commit_and_can_be_finished(
