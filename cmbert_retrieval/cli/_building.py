@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class BuildProgress:
     """Shows how far a build is. The rows to come are estimated from the documents read so far."""
 
-    def __init__(self) -> None:
-        """Show nothing yet."""
+    def __init__(self, *, encodes: bool = True) -> None:
+        """Show nothing yet; ``encodes`` is whether the index has vectors, which is what takes the time."""
         self._documents = 0
         self._read_documents = self._read_rows = 0
-        self._bar = ProgressBar("encoding", unit="rows")
+        self._bar = ProgressBar("encoding" if encodes else "reading", unit="rows")
         self._words = ProgressBar("words", unit="rows")
         self._drawn: ProgressBar | None = None  # nothing before there is something to tell
 

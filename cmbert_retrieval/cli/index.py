@@ -65,7 +65,7 @@ def build(
         chosen = IndexRecipe.for_corpus(*split_source(str(source)), overrides=overrides)
     corpus = open_corpus(chosen.source.reader, chosen.source.path, **chosen.source.options)
     opened = _open_encoder(chosen)
-    with BuildProgress() as progress, IndexWriter(out, notify=progress) as writer:
+    with BuildProgress(encodes=opened is not None) as progress, IndexWriter(out, notify=progress) as writer:
         report = writer.build(corpus, chosen, opened, strict=strict, restart=restart)
     print_report(report, out, as_json=as_json, done="indexed")
 
@@ -106,7 +106,10 @@ def add(
 
     corpus = open_corpus(*split_source(source))
     opened = _encoder_of(index, encoder, device=device, as_built=True)
-    with BuildProgress() as progress, IndexWriter(index, notify=progress) as writer:
+    with (
+        BuildProgress(encodes=opened is not None) as progress,
+        IndexWriter(index, notify=progress) as writer,
+    ):
         report = writer.add(corpus, opened, strict=strict, restart=restart)
     print_report(report, index, as_json=as_json)
 

@@ -16,7 +16,7 @@ from typing import Any
 import harness
 import pytest
 from conftest import SHARD_ROWS, Workshop
-from harness import BEGINNING, DONE, PHASES, RENAME, SHARDS, WORDS, Ended, State
+from harness import DONE, PHASES, RENAME, SHARDS, WORDS, Ended, State
 
 from cmbert_retrieval.indexes.locks import commit_name
 from cmbert_retrieval.indexes.reader import IndexReader
