@@ -81,7 +81,7 @@ class EncoderRecipe(Section):
 class PassagesRecipe(Section):
     """How long documents become rows. Documents with entry texts of their own are not split."""
 
-    max_tokens: int | None = Field(default=None, ge=8)
+    max_tokens: int | None = Field(default=None, ge=16)
     """Longest passage in tokens of the encoder, title included. null: as many as the encoder reads."""
 
     stride: int = Field(default=0, ge=0)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval import __version__
 from cmbert_retrieval.errors import ConfigError, EncoderError, IndexLockedError
-from cmbert_retrieval.indexes.locks import COMMITS, commit_name
+from cmbert_retrieval.indexes.locks import commit_name
 from cmbert_retrieval.indexes.manifest import (
+    COMMITS,
     MANIFEST,
     EncoderEntry,
     FileEntry,

@@ -452,3 +452,13 @@ def test_queries_are_encoded_as_queries_and_in_one_call(encoder: Encoder) -> Non
         assert calls == [["heart", "stroke"]]
         opened.search("heart", mode="lexical")
         assert len(calls) == 1
+
+
+def test_equal_scores_come_by_id_however_many_are_asked_for() -> None:
+    many = Document("m", "", entries=("aspirin",) * 10)
+    others = [Document(f"z{59 - number:02d}", "aspirin and other words") for number in range(60)]
+    with Retriever.from_documents([many, *others], encoder="none") as retriever:
+        every = [hit.id for hit in retriever.search("aspirin", 61)]
+        assert every == ["m", *sorted(other.id for other in others)]
+        for k in (1, 2, 10, 20, 40):
+            assert [hit.id for hit in retriever.search("aspirin", k)] == every[:k]

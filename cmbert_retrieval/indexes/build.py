@@ -160,8 +160,8 @@ class SegmentBuild:
         return document, metadata, sections
 
     def _known_metadata(self, document: Document) -> Mapping[str, Any]:
-        """Return the metadata of the revision in the index, where versions or retractions need it."""
-        if self._base is None or not {"version", "is_retracted"} & document.metadata.keys():
+        """Return the metadata of the revision in the index, which may tell of a version or a retraction."""
+        if self._base is None:
             return {}
         known = self._base.get(document.id)
         return known.metadata if known is not None else {}

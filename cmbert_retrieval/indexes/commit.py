@@ -15,8 +15,8 @@ from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.indexes import merge
 from cmbert_retrieval.indexes.documents import DATABASE, DocumentStore
 from cmbert_retrieval.indexes.lexical import LexicalWriter, begin_lexical
-from cmbert_retrieval.indexes.locks import COMMITS, clean, commit_name
-from cmbert_retrieval.indexes.manifest import FileEntry, Manifest, SegmentEntry, write_manifest
+from cmbert_retrieval.indexes.locks import clean, commit_name
+from cmbert_retrieval.indexes.manifest import COMMITS, FileEntry, Manifest, SegmentEntry, write_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.segment import Segment
 from cmbert_retrieval.indexes.shards import Notify

@@ -6,7 +6,6 @@ import hashlib
 import json
 import sqlite3
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -177,7 +176,6 @@ class DocumentStore:
         """
         self._path = path
         self._local = threading.local()
-        self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._closed = False
         if not path.is_file():
             raise IndexCorruptError(f"{path} is missing; run: cmbert index verify")
@@ -200,16 +198,15 @@ class DocumentStore:
         try:
             if connection is None:
                 connection = self._local.connection = _connect_immutable(self._path)
-                self._open.add(connection)
             return connection.cursor(_Cursor).execute(sql, parameters)
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) from None
 
     def close(self) -> None:
-        """Close the connections of all threads."""
+        """Close the connections of all threads, each as soon as nobody reads from it."""
+        # Closing a connection that another thread is reading from would end the process; without a reference
+        # each closes with its last cursor.
         self._closed = True
-        for connection in list(self._open):
-            connection.close()
         self._local = threading.local()
 
     def parents(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
@@ -244,8 +241,13 @@ class DocumentStore:
             if entry is None and document != current:
                 current = document
                 text = self._text(document)
-            passage = text[start:end] if entry is None else entry
-            yield Row(row, document, number, start, end, entry, title, row_text(title, passage))
+            try:
+                passage = text[start:end] if entry is None else entry
+                yield Row(row, document, number, start, end, entry, title, row_text(title, passage))
+            except (TypeError, AttributeError):
+                raise IndexCorruptError(
+                    f"{self._path}: row {row} is not as a build makes it; run: cmbert index verify"
+                ) from None
 
     def _text(self, document: int) -> str:
         found = self.query("SELECT text FROM documents WHERE document = ?", (document,)).fetchone()
@@ -278,16 +280,26 @@ class DocumentStore:
             entries = self.query(
                 "SELECT entry FROM rows WHERE document = ? AND entry IS NOT NULL ORDER BY number", (number,)
             )
-            yield Document(
-                id=id_,
-                title=title,
-                text=text,
-                metadata=json.loads(metadata),
-                sections=tuple(
-                    Section(start, end, tuple(path), kind) for start, end, path, kind in json.loads(sections)
-                ),
-                entries=tuple(entry for (entry,) in entries),
-            )
+            try:
+                parsed = json.loads(metadata)
+                if not (isinstance(parsed, dict) and isinstance(title, str) and isinstance(text, str)):
+                    raise TypeError
+                document = Document(
+                    id=id_,
+                    title=title,
+                    text=text,
+                    metadata=parsed,
+                    sections=tuple(
+                        Section(start, end, tuple(path), kind)
+                        for start, end, path, kind in json.loads(sections)
+                    ),
+                    entries=tuple(entry for (entry,) in entries),
+                )
+            except (ValueError, TypeError, RecursionError):
+                raise IndexCorruptError(
+                    f"{self._path}: document {number} is not as a build makes it; run: cmbert index verify"
+                ) from None
+            yield document
 
 
 def insert_documents(connection: sqlite3.Connection, values: Iterable[tuple[Any, ...]]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 ANALYSERS = ("english", "plain")
 WRITER_HEAP_BYTES = 64_000_000
+_DELETED_AT_ONCE = 4096
 MAX_QUERY_TERMS = 1024
 """Terms of a query that are looked at: the rarest, which tell most."""
 # tantivy adds up a row's terms in an order that depends on its segments; rounding hides the last bits.
@@ -106,8 +108,12 @@ class LexicalWriter:
 
     def delete(self, rows: Iterable[int]) -> None:
         """Remove rows that earlier commits added."""
-        for row in rows:
-            self._writer.delete_documents_by_term("row", int(row))
+        numbers = [int(row) for row in rows]
+        # Many at a time: tantivy keeps a kilobyte for each deletion until the commit.
+        for start in range(0, len(numbers), _DELETED_AT_ONCE):
+            chunk = numbers[start : start + _DELETED_AT_ONCE]
+            query = tantivy.Query.term_set_query(self._index.schema, "row", chunk)
+            self._writer.delete_documents_by_query(query)
 
     def finish(self, live_rows: int) -> None:
         """Commit, wait for merges, and leave only the files that the index needs.
@@ -128,6 +134,27 @@ class LexicalWriter:
             lock.unlink()
 
 
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turn what tantivy raises over a damaged folder into one error.
+
+    Raises:
+        IndexCorruptError: the folder, and tantivy's first line.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except BaseException as error:
+        # Rust's panics are no Exceptions, and their class can be had from nowhere.
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = "a damaged file"
+    else:
+        return
+    raise IndexCorruptError(f"{folder}: {reason}; run: cmbert index verify")
+
+
 class LexicalReader:
     """Searches a tantivy folder. Safe to use from several threads."""
 
@@ -137,20 +164,21 @@ class LexicalReader:
         Raises:
             IndexCorruptError: it is missing or damaged.
         """
+        self._folder = folder
         self._kinds = list(columns.values())
         self._analyser = build_analyser(analyser)
-        self._links = LinkFolder()
+        with _reading(folder):
+            self._links = LinkFolder()
         try:
-            self._links.link(folder)
-            self._index = tantivy.Index.open(str(self._links.path))
-        except (OSError, ValueError) as error:
+            with _reading(folder):
+                self._links.link(folder)
+                self._index = tantivy.Index.open(str(self._links.path))
+                self._index.register_tokenizer("words", self._analyser)
+                self._schema = self._index.schema
+                self._searcher = self._index.searcher()
+        except BaseException:
             self._links.close()
-            raise IndexCorruptError(
-                f"{folder}: {str(error).splitlines()[0]}; run: cmbert index verify"
-            ) from None
-        self._index.register_tokenizer("words", self._analyser)
-        self._schema = self._index.schema
-        self._searcher = self._index.searcher()
+            raise
 
     def __len__(self) -> int:
         return int(self._searcher.num_docs)
@@ -166,7 +194,8 @@ class LexicalReader:
     def rarity(self, term: str) -> float:
         """Return how much a term tells about a row, as BM25 weighs it; terms that occur nowhere tell most."""
         rows = len(self)
-        with_term = min(rows, int(self._searcher.doc_freq("words", term)))  # it still counts the dead
+        with _reading(self._folder):
+            with_term = min(rows, int(self._searcher.doc_freq("words", term)))  # it still counts the dead
         return math.log(1 + (rows - with_term + 0.5) / (with_term + 0.5))
 
     def _rarest(self, terms: Counter[str]) -> Counter[str]:
@@ -195,7 +224,12 @@ class LexicalReader:
             k: how many; rows that score as the k-th does come along, so more may be returned.
             where: only rows whose documents pass.
         """
-        terms = self._rarest(self.terms(text))
+        with _reading(self._folder):
+            return self._search(self._rarest(self.terms(text)), k, where)
+
+    def _search(
+        self, terms: Counter[str], k: int, where: Filter | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if not terms or k < 1:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         parts = []
@@ -221,20 +255,23 @@ class LexicalReader:
             self._searcher.fast_field_values("row", [address for _, address in hits]), dtype=np.int64
         )
         order = np.lexsort((rows, -scores))
+        if len(order) > k:  # of the scores behind the k-th, only some may have been fetched
+            order = order[scores[order] >= scores[order[k - 1]]]
         return scores[order].astype(np.float32), rows[order]
 
     def rows_matching(self, where: Filter) -> NDArray[np.int64]:
         """Return the live rows whose documents pass the filter, in order."""
-        found = self._searcher.search(self._filter(where), max(len(self), 1), count=False).hits
-        rows = self._searcher.fast_field_values("row", [address for _, address in found])
-        return np.sort(np.array(rows, dtype=np.int64))
+        return self._all_rows(self._filter(where))
 
     def rows(self) -> NDArray[np.int64]:
         """Return all live rows, in order."""
-        found = self._searcher.search(tantivy.Query.all_query(), max(len(self), 1), count=False).hits
-        return np.sort(
-            np.array(self._searcher.fast_field_values("row", [a for _, a in found]), dtype=np.int64)
-        )
+        return self._all_rows(tantivy.Query.all_query())
+
+    def _all_rows(self, query: tantivy.Query) -> NDArray[np.int64]:
+        with _reading(self._folder):
+            found = self._searcher.search(query, max(len(self), 1), count=False).hits
+            rows = self._searcher.fast_field_values("row", [address for _, address in found])
+        return np.sort(np.array(rows, dtype=np.int64))
 
     def _filter(self, where: Filter) -> tantivy.Query:
         must = [(tantivy.Occur.Must, tantivy.Query.all_query())]

@@ -9,12 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from cmbert_retrieval.errors import IndexCorruptError, IndexLockedError
-from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
+from cmbert_retrieval.indexes.manifest import COMMITS, MANIFEST, Manifest, manifest_copies, read_manifest
 from cmbert_retrieval.storage import fsync_folder, remove_tree
 
 logger = logging.getLogger(__name__)
-
-COMMITS = "commits"
 
 
 def commit_name(commit: int) -> str:
@@ -43,12 +41,15 @@ class WriteLock:
             raise IndexLockedError(
                 f"{self._path.parent}: another process is writing to this index; wait for it, then try again"
             ) from None
-        self._descriptor = descriptor
+        self._descriptor, self._process = descriptor, os.getpid()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A forked child shares the lock: its parent gives it back for both, the child for none.
+        if self._process == os.getpid():
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
 
 
@@ -75,12 +76,19 @@ class ReadLease:
                 continue
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if os.fstat(descriptor).st_nlink > 0:
-                self._descriptor = descriptor
+                self._descriptor, self._path = descriptor, path
                 return
             os.close(descriptor)  # the cleaner was faster: this commit is gone
         raise IndexCorruptError(
             f"{root}: no commit stays long enough to be opened; is the clock of commits running wild?"
         )
+
+    def in_place(self) -> bool:
+        """Tell whether the commit is where it was opened: its folder may have been moved or replaced."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Give the lease back. May be called twice."""
@@ -97,7 +105,7 @@ def check_manifest_not_lost(root: Path) -> None:
     Raises:
         IndexCorruptError: which copy of the manifest to restore.
     """
-    copies = sorted(path for path in (root / COMMITS).glob("[0-9]*") if path.name.isdigit())
+    copies = manifest_copies(root)
     if copies and int(copies[-1].name) > 1:
         raise IndexCorruptError(
             f"{root}: {MANIFEST} is missing, but there are commits; copy {copies[-1]} to {root / MANIFEST}, "

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity
-from cmbert_retrieval.errors import IndexCorruptError, IndexMismatchError
+from cmbert_retrieval.errors import CmbertError, IndexCorruptError, IndexMismatchError
 from cmbert_retrieval.indexes.trust import check_manifest_values
 from cmbert_retrieval.storage import atomic_file, sha256_of
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+COMMITS = "commits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +185,27 @@ def read_manifest(root: Path) -> Manifest:
     try:
         return Manifest.from_bytes(data, path)
     except IndexCorruptError as error:
-        copies = sorted((root / "commits").glob("[0-9]*"))
-        if not copies:
+        readable = filter(_is_manifest, reversed(manifest_copies(root)))
+        if (copy := next(readable, None)) is None:
             raise
         raise IndexCorruptError(
-            f"{error}; the same commit is kept in {copies[-1]}: copy it over {MANIFEST}"
+            f"{error}; the newest readable copy is {copy}: copy it over {MANIFEST}, "
+            "then run: cmbert index verify"
         ) from None
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        Manifest.from_bytes(path.read_bytes(), path)
+    except (CmbertError, OSError):
+        return False
+    return True
+
+
+def manifest_copies(root: Path) -> list[Path]:
+    """Return the copies of manifests that commits left, by commit."""
+    copies = (path for path in (root / COMMITS).glob("[0-9]*") if path.name.isdigit())
+    return sorted(copies, key=lambda path: int(path.name))
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:

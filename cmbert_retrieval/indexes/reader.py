@@ -17,7 +17,7 @@ from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.lexical import LexicalReader
 from cmbert_retrieval.indexes.locks import ReadLease
 from cmbert_retrieval.indexes.manifest import Manifest
-from cmbert_retrieval.indexes.segment import Segment
+from cmbert_retrieval.indexes.segment import Segment, ascends
 from cmbert_retrieval.indexes.vectors import read_array
 from cmbert_retrieval.types import Document
 
@@ -37,7 +37,7 @@ class IndexReader:
             IndexCorruptError: there is none, or its files are damaged.
             IndexMismatchError: it was written by a newer version.
         """
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # files are opened when they are needed, wherever we are by then
         self._lease = ReadLease(self.path)
         self._closed = False
         self.manifest: Manifest = self._lease.manifest
@@ -87,6 +87,9 @@ class IndexReader:
         # Without its lease, a writer may remove the commit's files at any moment.
         if self._closed:
             raise CmbertError(f"{self.path}: the index was closed; open it again to search it")
+        # Files are opened when they are needed: those of another index must not be taken for ours.
+        if not self._lease.in_place():
+            raise CmbertError(f"{self.path}: the folder was moved or replaced; open it again to search it")
 
     # --- search over rows ---
 
@@ -171,6 +174,10 @@ class IndexReader:
 
     def _locate(self, id: str) -> tuple[Segment, int, bytes] | None:
         """Return segment, number and hash of the live document with this id."""
+        try:
+            id.encode()
+        except UnicodeEncodeError:
+            return None  # no document has an id that is not valid text
         for segment in reversed(self.segments):
             for number, digest in reversed(segment.documents.find(id)):
                 rows = segment.documents.row_hashes(number)
@@ -244,7 +251,11 @@ def _read_dead(root: Path, manifest: Manifest) -> NDArray[np.int64]:
         return np.empty(0, dtype=np.int64)
     path = root / manifest.deleted
     dead = np.array(read_array(path))
-    if dead.dtype != np.int64 or dead.ndim != 1 or len(dead) != manifest.dead_rows:
+    if (
+        dead.dtype != np.int64
+        or dead.shape != (manifest.dead_rows,)
+        or not ascends(dead, 0, manifest.next_row)
+    ):
         raise IndexCorruptError(
             f"{path}: not the list of {manifest.dead_rows} dead rows; run: cmbert index verify"
         )

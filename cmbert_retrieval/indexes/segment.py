@@ -15,6 +15,11 @@ from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
 from cmbert_retrieval.indexes.vectors import ROWS_FILE, VectorSearch, read_array
 
 
+def ascends(rows: NDArray[np.int64], first: int, end: int) -> bool:
+    """Tell whether row numbers strictly ascend within ``first <= row < end``."""
+    return not len(rows) or bool(rows[0] >= first and rows[-1] < end and (rows[1:] > rows[:-1]).all())
+
+
 class Segment:
     """A run of rows with everything that is stored of them."""
 
@@ -42,7 +47,8 @@ class Segment:
         self._rows: NDArray[np.int64] | None = None
         if not entry.dense:
             self._rows = read_array(self.folder / ROWS_FILE)
-            if self._rows.dtype != np.int64 or self._rows.shape != (entry.rows,):
+            fits = self._rows.dtype == np.int64 and self._rows.shape == (entry.rows,)
+            if not fits or not ascends(self._rows, entry.first_row, entry.end_row):
                 raise IndexCorruptError(
                     f"{self.folder / ROWS_FILE}: not the {entry.rows} rows of the manifest; "
                     "run: cmbert index verify"

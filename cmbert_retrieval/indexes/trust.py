@@ -191,6 +191,7 @@ def check_manifest_values(values: Mapping[str, Any]) -> None:
     _check_recipe(values)
     _check_encoder(values)
     _check_segments(values)
+    _check_named(values)
 
 
 def _check_recipe(values: Mapping[str, Any]) -> None:
@@ -235,6 +236,18 @@ def _check_segments(values: Mapping[str, Any]) -> None:
         end, stored = last, stored + segment["rows"]
     if values["rows"] > stored:
         raise ValueError(f"rows is {values['rows']}, but the segments hold {stored}")
+
+
+def _check_named(values: Mapping[str, Any]) -> None:
+    """Check that ``files`` names what the commit is made of: a writer removes what it does not name."""
+    files = values["files"]
+    names = ["documents.sqlite"] + (["vectors.faiss"] if values["encoder"] is not None else [])
+    needed = [f"segments/{segment['name']}/{name}" for segment in values["segments"] for name in names]
+    needed += [values["deleted"]] if values["deleted"] is not None else []
+    needed += [f"{values['lexical']}/meta.json"]
+    for name in needed:
+        if name not in files:
+            raise ValueError(f"files does not name {name[:60]}")
 
 
 def _of(

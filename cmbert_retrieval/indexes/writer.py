@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -63,7 +64,8 @@ class IndexWriter:
             path: the index's folder; made when it does not exist.
             notify: called with a phase and how many more are done.
         """
-        self.root = Path(path)
+        self.root = Path(path).absolute()
+        self._process = os.getpid()
         self._notify = notify
         self._lock = WriteLock(self.root)
         self._commits = Committer(self.root, notify)
@@ -92,7 +94,8 @@ class IndexWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None:
+            # A forked child that comes here must not clear away what its parent is writing.
+            if error is not None and self._process == os.getpid():
                 # A full disk stays full for as long as what a failed run wrote lies on it.
                 with suppress(OSError, CmbertError):
                     self._recover()

@@ -67,3 +67,9 @@ def test_a_retraction_that_becomes_known_is_kept(tmp_path: Path) -> None:
     build(tmp_path / "i", article("text", version=1, is_retracted=False))
     assert add(tmp_path / "i", article("text", version=1, is_retracted=True)).replaced == 1
     assert stored(tmp_path / "i").metadata["is_retracted"] is True
+
+
+def test_a_copy_without_a_word_of_versions_or_retractions_takes_none_back(tmp_path: Path) -> None:
+    build(tmp_path / "i", article("text", is_retracted=True))
+    assert add(tmp_path / "i", article("text, corrected")).replaced == 1
+    assert stored(tmp_path / "i").metadata == {"is_retracted": True}

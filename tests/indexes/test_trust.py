@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import SMALL, add, build, documents, optimize
+import tantivy
+from samples import SMALL, add, build, delete, documents, optimize
 
 from cmbert_retrieval import Retriever
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import IndexCorruptError
-from cmbert_retrieval.indexes.locks import COMMITS, commit_name
+from cmbert_retrieval.indexes.locks import commit_name
 from cmbert_retrieval.indexes.manifest import (
+    COMMITS,
     FileEntry,
     Manifest,
     _checksum,
@@ -28,6 +30,7 @@ from cmbert_retrieval.indexes.manifest import (
     write_manifest,
 )
 from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.verify import verify
 
 FAISS = "segments/00000/vectors.faiss"
 DATABASE = "segments/00000/documents.sqlite"
@@ -258,3 +261,79 @@ def test_probes_that_are_no_vectors_are_an_error_in_one_line(copy: Path, encoder
             pytest.raises(IndexCorruptError, match="probes in the manifest are no vectors"),
         ):
             retriever.search("heart", mode="dense")
+
+
+@pytest.mark.parametrize("name", [DATABASE, FAISS, "deleted/00002.npy", "lexical/00002/meta.json"])
+def test_a_manifest_that_does_not_name_a_part_of_its_commit_is_refused(copy: Path, name: str) -> None:
+    delete(copy, ["note-1"])
+    manifest = read_manifest(copy)
+    commit(copy, replace(manifest, files={key: e for key, e in manifest.files.items() if key != name}))
+    with pytest.raises(IndexCorruptError, match=f"files does not name {name}"):
+        IndexReader(copy)
+    assert (copy / name).is_file()  # a writer that cleans up must not take it for a leftover
+
+
+# --- contents that fit their hashes, and nothing that a build makes ---
+
+BAD_CONTENTS = [
+    "UPDATE documents SET metadata = '[1, 2]'",
+    "UPDATE documents SET metadata = 'null'",
+    "UPDATE documents SET metadata = '{'",
+    f"UPDATE documents SET metadata = '{'[' * 20_000}'",
+    "UPDATE documents SET sections = '5'",
+    "UPDATE documents SET sections = '[[1]]'",
+    "UPDATE documents SET title = x'ff00'",
+    "UPDATE rows SET start = 'x'",
+]
+
+
+@pytest.mark.parametrize("statement", BAD_CONTENTS, ids=[text[:45] for text in BAD_CONTENTS])
+def test_documents_and_rows_that_no_build_makes_are_an_error_in_one_line(
+    copy: Path, encoder: Encoder, statement: str
+) -> None:
+    with closing(sqlite3.connect(copy / DATABASE)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    sign(copy, DATABASE)
+    with Retriever(IndexReader(copy), encoder) as retriever:
+        for mode in ("lexical", "dense", "hybrid"):
+            with pytest.raises(IndexCorruptError, match=r"documents\.sqlite: .*run: cmbert index verify"):
+                retriever.search("heart kidney stroke", mode=mode)
+    (problem,) = verify(copy).problems
+    assert "is not as a build makes it" in problem
+
+
+def test_verify_finds_texts_that_are_not_those_that_were_indexed(copy: Path) -> None:
+    with closing(sqlite3.connect(copy / DATABASE)) as connection:
+        connection.execute("UPDATE documents SET text = upper(text) WHERE id = 'note-3'")
+        connection.execute("UPDATE rows SET start = start + 1 WHERE document = 5 AND number = 0")
+        connection.commit()
+    sign(copy, DATABASE)
+    problems = verify(copy).problems
+    assert len(problems) >= 2
+    assert all("its text is not the one that was indexed" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("rows", [[3, 1], [1, 1], [-1, 2], [2, 10**6]])
+def test_lists_of_rows_that_do_not_ascend_within_the_index_are_refused(
+    copy: Path, encoder: Encoder, rows: list[int]
+) -> None:
+    delete(copy, ["note-1"])
+    name = "deleted/00002.npy"
+    np.save(copy / name, np.array(rows, np.int64))
+    commit(copy, replace(read_manifest(copy), dead_rows=2))
+    sign(copy, name)
+    with pytest.raises(IndexCorruptError, match="not the list of 2 dead rows"):
+        IndexReader(copy)
+
+
+def test_words_of_another_index_are_an_error_in_one_line(copy: Path, tmp_path: Path) -> None:
+    other = tantivy.SchemaBuilder()
+    other.add_text_field("other", stored=True)
+    shutil.rmtree(copy / "lexical" / "00001")
+    (copy / "lexical" / "00001").mkdir()
+    index = tantivy.Index(other.build(), path=str(copy / "lexical" / "00001"))
+    with index.writer(heap_size=15_000_000, num_threads=1) as writer:
+        writer.add_document(tantivy.Document(other="heart"))
+    with IndexReader(copy) as reader, pytest.raises(IndexCorruptError, match="run: cmbert index verify"):
+        reader.search_words("heart", 3)
