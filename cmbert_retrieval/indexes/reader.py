@@ -118,6 +118,8 @@ class IndexReader:
         if not scores:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
+        if not np.isfinite(all_scores).all():
+            raise IndexCorruptError(f"{self.path}: vectors that are not finite; run: cmbert index verify")
         order = np.lexsort((all_rows, -all_scores))
         if len(order) > k > 0:
             order = order[all_scores[order] >= all_scores[order[k - 1]]]

@@ -327,6 +327,20 @@ def test_lists_of_rows_that_do_not_ascend_within_the_index_are_refused(
         IndexReader(copy)
 
 
+def test_stored_vectors_that_are_not_finite_are_an_error_in_one_line(copy: Path, encoder: Encoder) -> None:
+    for path in sorted((copy / "segments" / "00000").glob("vectors-*.npy")):
+        vectors = np.load(path)
+        vectors[0, 0] = np.nan
+        np.save(path, vectors)
+        sign(copy, path.relative_to(copy).as_posix())
+    with Retriever(IndexReader(copy), encoder) as retriever:
+        for mode in ("dense", "hybrid"):
+            with pytest.raises(
+                IndexCorruptError, match="vectors that are not finite; run: cmbert index verify"
+            ):
+                retriever.search("heart", 50, mode=mode)
+
+
 def test_words_of_another_index_are_an_error_in_one_line(copy: Path, tmp_path: Path) -> None:
     other = tantivy.SchemaBuilder()
     other.add_text_field("other", stored=True)
