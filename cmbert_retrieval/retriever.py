@@ -134,6 +134,15 @@ class Retriever:
 
     # --- what there is ---
 
+    def __repr__(self) -> str:
+        """Show what is searched, and with what."""
+        manifest, encoder = self.manifest, self.manifest.encoder
+        name = encoder.identity.name if encoder is not None else None
+        return (
+            f"Retriever({manifest.recipe['name']!r}, documents={manifest.documents}, rows={manifest.rows}, "
+            f"encoder={name!r})"
+        )
+
     def __len__(self) -> int:
         """Return the number of documents."""
         return self.manifest.documents

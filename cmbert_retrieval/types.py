@@ -6,6 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+_SHORT = 80
+
+
+def short(text: str) -> str:
+    """Return the beginning of a text, for one line that shows what something is."""
+    return text if len(text) <= _SHORT else text[: _SHORT - 3].rstrip() + "..."
+
+
 Run: TypeAlias = dict[str, dict[str, float]]
 """query id -> document id -> score, higher is better."""
 
@@ -52,6 +60,10 @@ class Document:
     sections: tuple[Section, ...] = ()
     entries: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Show one line: a whole article would fill the screen, and a note does not belong into a log."""
+        return f"Document(id={self.id!r}, title={short(self.title)!r}, text=<{len(self.text):,} characters>)"
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -85,6 +97,13 @@ class Hit:
     offsets: tuple[int, int] | None
     citation: str
     signals: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Show one line of it; the whole document is in ``document``."""
+        return (
+            f"Hit(rank={self.rank}, score={self.score:.4f}, id={self.id!r}, "
+            f"title={short(self.document.title)!r}, passage={short(self.passage)!r})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +143,7 @@ class Code:
     seventh: Mapping[str, str] = field(default_factory=dict)
     chapter_title: str = ""
     block_title: str = ""
+
+    def __repr__(self) -> str:
+        """Show one line of it, without notes and children."""
+        return f"Code({self.code!r}, {self.title!r}, system={self.system!r}, billable={self.billable})"

@@ -462,3 +462,15 @@ def test_equal_scores_come_by_id_however_many_are_asked_for() -> None:
         assert every == ["m", *sorted(other.id for other in others)]
         for k in (1, 2, 10, 20, 40):
             assert [hit.id for hit in retriever.search("aspirin", k)] == every[:k]
+
+
+def test_what_a_prompt_shows_of_hits_and_retrievers_is_a_line_each() -> None:
+    note = Document("n1", "fever and cough " * 500, "A note")
+    with Retriever.from_documents([note], encoder="none") as retriever:
+        (hit,) = retriever.search("cough")
+        assert repr(retriever) == "Retriever('memory', documents=1, rows=9, encoder=None)"
+        assert repr(hit).startswith(
+            f"Hit(rank=1, score={hit.score:.4f}, id='n1', title='A note', passage='fever"
+        )
+        assert len(repr(hit)) < 200
+        assert repr(hit.document) == "Document(id='n1', title='A note', text=<8,000 characters>)"

@@ -41,6 +41,13 @@ class CodeHit:
     matched: str
     seventh: str = ""
 
+    def __repr__(self) -> str:
+        """Show one line: the code, its title, and the name that matched."""
+        return (
+            f"CodeHit(rank={self.rank}, score={self.score:.3f}, {self.full_code!r}, {self.code.title!r}, "
+            f"matched={self.matched!r})"
+        )
+
     @property
     def full_code(self) -> str:
         """The code with the seventh character that was typed."""
@@ -53,6 +60,10 @@ class CodeSearcher:
     def __init__(self, retriever: Retriever) -> None:
         """Wrap an open index of codes, which the caller closes."""
         self.retriever = retriever
+
+    def __repr__(self) -> str:
+        """Show what is searched."""
+        return f"CodeSearcher({self.retriever!r})"
 
     def get(self, code: str) -> Code | None:
         """Return a code as it is written in any of the usual ways (``I21.4``, ``i214``), or None.
