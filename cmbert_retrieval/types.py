@@ -29,7 +29,8 @@ class Section:
         start: first character, counted in ``Document.text``.
         end: one past the last character.
         path: the headings above it, outermost first: ``("Methods", "Patients")``.
-        kind: ``abstract``, ``paragraph``, ``caption`` or ``table``.
+        kind: ``abstract``, ``paragraph``, ``caption``, ``table`` or ``back`` (acknowledgements, competing
+            interests and the like, which are about the paper and not about its subject).
     """
 
     start: int

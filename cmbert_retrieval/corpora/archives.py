@@ -23,6 +23,7 @@ _DAMAGED: tuple[type[tarfile.HeaderError], ...] = (
     tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
 )
 
+_ENDS = 8  # reads at the end of the data that are no sign of a wrong size
 MAX_HEADER_BYTES = 2**20
 """Size above which a long name or an extended header is refused; ``tarfile`` would read it into memory."""
 
@@ -45,13 +46,22 @@ class Member:
 
 
 class _ShortReads:
-    """Hands on what is unpacked so far; a full read would lose all of it where the data end too early."""
+    """Hands on what is unpacked so far; a full read would lose all of it where the data end too early.
+
+    Behind the end, ``tarfile`` would go on reading nothing for as long as a member claims to be.
+    """
 
     def __init__(self, stream: io.BufferedReader | gzip.GzipFile) -> None:
         self._stream = stream
+        self._ends = 0
 
     def read(self, size: int) -> bytes:
-        return self._stream.read1(size)
+        data = self._stream.read1(size)
+        if not data:
+            self._ends += 1
+            if self._ends > _ENDS:
+                raise tarfile.ReadError("unexpected end of data")
+        return data
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -115,11 +125,17 @@ def read_members(
                 if number > after and (member := _member(tar, info, number, suffixes, max_bytes)):
                     yield member
                 complete = number
-            # Reading on to the end makes gzip compare its checksum.
-            while stream.read(2**20):
-                pass
-    except (tarfile.TarError, *GZIP_ERRORS, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, GZIP_ERRORS):
+            # Reading on to the end makes gzip compare its checksum, and shows what `cat a.tar b.tar` made.
+            behind = cast(Any, tar).fileobj
+            while data := behind.read(2**18):
+                if data.strip(b"\0"):
+                    raise tarfile.ReadError(
+                        "more data behind the end of the archive; are several joined into one file?"
+                    )
+    except (tarfile.TarError, *GZIP_ERRORS, OSError, ValueError) as error:
+        if isinstance(error, ValueError):  # of an extended header; its message quotes the file
+            reason = "damaged member header"
+        elif isinstance(error, OSError) and not isinstance(error, GZIP_ERRORS):
             reason = error.strerror or type(error).__name__
         elif isinstance(error, tarfile.ReadError):
             reason = str(error)
@@ -148,6 +164,8 @@ def _member(
         kind = "a link" if info.issym() or info.islnk() else "not a regular file"
         return Member(number, name, problem=f"{kind}, expected an article's XML")
     if not info.name.lower().endswith(suffixes):
+        if info.name.lower().endswith(tuple(f"{suffix}.gz" for suffix in suffixes)):
+            return Member(number, name, problem="gzipped within the archive, expected plain XML")
         return None
     if info.size > max_bytes:
         return Member(number, name, problem=too_large(max_bytes))

@@ -67,29 +67,58 @@ def read_qrels(path: str | Path) -> Qrels:
     if file.is_dir():
         raise CorpusError(f"{path}: a folder, expected a qrels file (.tsv, .csv, .txt; also .gz)")
     qrels: Qrels = {}
-    beir = False
+    places: tuple[int, int, int] | None = None  # of query, document and grade in a line
     separator: str | None = None
     for number, _, line in read_lines(file, max_bytes=2**20):
+        if line is None:
+            raise CorpusError(f"{file.name}:{number}: longer than a line of judgements can be")
         try:
-            text = (line or b"").decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
         except UnicodeDecodeError:
             raise CorpusError(f"{file.name}:{number}: invalid UTF-8") from None
+        if "\r" in text:
+            raise CorpusError(f"{file.name}:{number}: lines end with CR alone; expected LF or CR LF")
         if not text.strip():
             continue
-        if number == 1 and text.lower().startswith("query"):
-            beir, separator = True, "\t" if "\t" in text else ","
-            continue
+        if places is None:
+            header = _header(text)
+            places, separator = header or (0, 2, 3), ("\t" if "\t" in text else ",") if header else None
+            if header:
+                continue
         parts = [part.strip() for part in text.split(separator)]
-        if len(parts) != (3 if beir else 4):
-            expected = "query, document and grade" if beir else "TREC's query, iteration, document and grade"
+        if len(parts) != (4 if separator is None else 3):
+            expected = (
+                "TREC's query, iteration, document and grade"
+                if separator is None
+                else "query, document and grade"
+            )
             raise CorpusError(f"{file.name}:{number}: {len(parts)} columns, expected {expected}")
-        query, document, grade = parts[0], parts[-2], _grade(parts[-1], f"{file.name}:{number}")
+        query, document = parts[places[0]], parts[places[1]]
+        grade = _grade(parts[places[2]], f"{file.name}:{number}")
         judged = qrels.setdefault(query, {})
         if judged.setdefault(document, grade) != grade:
             raise CorpusError(
                 f"{file.name}:{number}: this pair was judged differently before; keep one of the lines"
             )
     return qrels
+
+
+def _header(line: str) -> tuple[int, int, int] | None:
+    """Return where query, document and grade stand by the names in a header; None for a line of judgements.
+
+    A header ends with a name, a line of judgements with a number.
+    """
+    names = [name.strip().lower() for name in line.split("\t" if "\t" in line else ",")]
+    if len(names) != 3 or not names[0].startswith(("query", "corpus", "doc", "score")):
+        return None
+    kinds = {"query": "query", "corpus": "document", "doc": "document", "score": "grade", "rel": "grade"}
+    found = {
+        kind: place
+        for place, name in enumerate(names)
+        for start, kind in kinds.items()
+        if name.startswith(start)
+    }
+    return (found["query"], found["document"], found["grade"]) if len(found) == 3 else (0, 1, 2)
 
 
 def _grade(text: str, place: str) -> int:

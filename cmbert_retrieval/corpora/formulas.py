@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lxml import etree
 
 _SPACED = frozenset("= < > ≤ ≥ ≠ ≈ ≅ ∼ ~ + − × · ± ∈ → ← ↔ ∝ ≡ ≪ ≫ ⋅".split())
+_FUNCTIONS = frozenset("log ln lg exp sin cos tan max min arg lim for and or if".split())
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)(?:\\end\{document\}|\Z)", re.DOTALL)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _ROOT = re.compile(r"\\sqrt\s*\{([^{}]*)\}")
@@ -34,10 +35,13 @@ def mathml_text(element: etree._Element) -> str:
     tag = element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
     kids = [kid for kid in element if isinstance(kid.tag, str)]
     if tag in ("mi", "mn", "mtext", "ms", "mo"):
-        text = " ".join("".join(map(str, element.itertext())).split())
+        raw = "".join(map(str, element.itertext()))
+        text = " ".join(raw.split())
         # Invisible operators (times, function application, separator) are for layout only.
         text = text.strip("\u2061\u2062\u2063\u2064")
-        return f" {text} " if (tag == "mo" and text in _SPACED) or (tag == "mtext" and " " in text) else text
+        apart = tag == "mtext" and (" " in text or raw != raw.strip())
+        apart |= (tag == "mo" and text in _SPACED) or (tag in ("mi", "mo") and text in _FUNCTIONS)
+        return f" {text} " if apart else text
     if tag in (
         "mphantom",
         "mprescripts",

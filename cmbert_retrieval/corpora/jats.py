@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lxml import etree
 
 _HREF = "{http://www.w3.org/1999/xlink}href"
+_OASIS = "{http://www.niso.org/standards/z39-96/ns/oasis-exchange/table}"
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _ABSTRACTS = {
     "editor": "Editor's summary",
@@ -43,7 +44,16 @@ _REVIEWS = frozenset(
         "peer-review", "aggregated-review-documents", "editorial-decision", "translation",
     )
 )  # fmt: skip
-_DATE_ORDER = ("epub", "pub", "ppub", "epub-ppub", "collection", "")
+_NOTICES = frozenset(("retraction", "correction", "expression-of-concern", "addendum"))
+"""Types of articles that speak of another one: a title of theirs says nothing of themselves."""
+_RETRACTED = re.compile(
+    r"^\s*\[?(?:retracted|withdrawn)(?: article)?\s*[:.\]]|^\s*(?-i:RETRACTED|WITHDRAWN) ARTICLE\b"
+    r"|[(\[](?:retracted|withdrawn)(?: article)?[)\]]\s*$",
+    re.IGNORECASE,
+)
+_DATE_ORDER = ("epub", "pub", "ppub", "epub-ppub", "collection", "", "pmc-release", "nihms-submitted")
+"""The first publication counts for the year, online before print; archiving only where nothing else is given,
+and what is not known here (preprints, retractions) only after that."""
 
 
 @dataclass(slots=True)
@@ -79,7 +89,8 @@ def parse_article(data: bytes) -> Article:
     """
     root = parse_xml(data)
     if isinstance(root.tag, str) and root.tag.startswith("{"):
-        _strip_namespace(root)
+        _strip_namespace(root, root.tag[: root.tag.index("}") + 1])
+    _strip_namespace(root, _OASIS)
     if root.tag in ("pmc-articleset", "articles") and len(root) == 1:
         root = root[0]
     if root.tag != "article":
@@ -90,8 +101,7 @@ def parse_article(data: bytes) -> Article:
     return article
 
 
-def _strip_namespace(root: etree._Element) -> None:
-    space = root.tag[: root.tag.index("}") + 1]
+def _strip_namespace(root: etree._Element, space: str) -> None:
     for element in root.iter(f"{space}*"):
         element.tag = element.tag[len(space) :]
 
@@ -114,6 +124,7 @@ def _read_article(root: etree._Element, article: Article) -> None:
         _read_front(element, article, walker)
     for element in others:
         walker.walk(element)
+        metadata["references"] += read_references(element)
     found, late = walker.blocks, TextWalker()
     for element in back:
         if element.tag == "back":
@@ -123,7 +134,7 @@ def _read_article(root: etree._Element, article: Article) -> None:
             _read_sub_article(element, late, metadata)
     for element in front:
         _read_notes(element, late)
-    article.blocks = [
+    article.blocks += [
         *found.main,
         *found.captions,
         *found.tables,
@@ -150,15 +161,15 @@ def _read_front(front: etree._Element, article: Article, walker: TextWalker) -> 
         elif tag == "title-group":
             titles = (child.find("article-title"), child.find("subtitle"))
             article.title = ": ".join(filter(None, (walker.title(t) for t in titles if t is not None)))
+            translated = [walker.title(found) for found in child.iter("trans-title")]
+            article.blocks += [Block(text, ("Translated title",), "abstract") for text in translated if text]
         elif tag == "contrib-group":
             metadata["authors"] += _authors(child, walker)
         elif tag == "pub-date":
             year = (child.findtext("year") or "").strip()
             kind = child.get("pub-type") or child.get("date-type") or ""
             if re.fullmatch(r"\d{4}", year):
-                dates.append(
-                    (_DATE_ORDER.index(kind) if kind in _DATE_ORDER else len(_DATE_ORDER), int(year))
-                )
+                dates.append((_date_rank(kind), int(year)))
         elif tag in ("permissions", "license"):
             if license_name := _license(child):
                 metadata["license"] = license_name
@@ -174,10 +185,15 @@ def _read_front(front: etree._Element, article: Article, walker: TextWalker) -> 
             abstracts.append(child)
     if dates:
         metadata["year"] = min(dates)[1]
-    if re.match(r"retracted(?: article)?:", article.title, re.IGNORECASE):
+    if metadata["type"] not in _NOTICES and _RETRACTED.search(article.title):
         metadata["is_retracted"] = True
     for element in sorted(abstracts, key=_abstract_rank):
         walker.walk(element, path=_abstract_path(element), kind="abstract")
+
+
+def _date_rank(kind: str) -> int:
+    """Return how late a kind of date is asked for the year."""
+    return _DATE_ORDER.index(kind) if kind in _DATE_ORDER else len(_DATE_ORDER)
 
 
 def _read_id(element: etree._Element, metadata: dict[str, Any]) -> None:
@@ -216,15 +232,38 @@ def _authors(group: etree._Element, walker: TextWalker) -> list[str]:
     for person in group.iter("contrib"):
         if person.get("contrib-type") not in (None, "author"):
             continue
-        collab = person.find("collab")
-        surname = person.find(".//surname")
-        if surname is not None and (family := walker.flat(surname)):
-            given = person.find(".//given-names")
-            initials = (given.get("initials") or _initials(walker.flat(given))) if given is not None else ""
-            names.append(f"{family} {initials}".strip())
-        elif collab is not None and (name := walker.flat(collab)):
-            names.append(name)
+        if next(person.iterancestors("collab"), None) is not None:
+            continue  # the group stands for its members
+        for path in ("name", "name-alternatives/name", "string-name", "name-alternatives/string-name"):
+            if (name := person.find(path)) is not None and (text := _person(name, walker)):
+                names.append(text)
+                break
+        else:
+            for path in ("collab", "collab-alternatives/collab"):
+                if (collab := person.find(path)) is not None and (text := _group_name(collab, walker)):
+                    names.append(text)
+                    break
     return names
+
+
+def _person(name: etree._Element, walker: TextWalker) -> str:
+    """Return "Family AB" out of ``name`` or ``string-name``; what has no such parts as it stands."""
+    surname, given = name.find("surname"), name.find("given-names")
+    family = walker.flat(surname) if surname is not None else ""
+    if not family:
+        return walker.flat(name)
+    initials = (given.get("initials") or _initials(walker.flat(given))) if given is not None else ""
+    return f"{family} {initials}".strip()
+
+
+def _group_name(collab: etree._Element, walker: TextWalker) -> str:
+    """Return the name of a group, without the members and addresses that may stand in it."""
+    parts = [collab.text or ""]
+    for child in collab:
+        if child.tag not in ("contrib-group", "contrib", "address", "aff", "xref", "fn", "email"):
+            parts.append(walker.flat(child) if isinstance(child.tag, str) else "")
+        parts.append(child.tail or "")
+    return clean(" ".join(parts)).strip(" ,;:")
 
 
 def _initials(given: str) -> str:
@@ -238,11 +277,17 @@ def _license(permissions: etree._Element) -> str:
     for element in permissions.iter("license", "license-p", "p", "ext-link", "uri", "{*}license_ref"):
         for address in (element.get(_HREF), element.text if "license_ref" in element.tag else None):
             if address and "creativecommons.org" in address.lower():
-                return normalize_license(address)
+                found = normalize_license(address)
+                if found != "other":
+                    return found
         if element.tag == "license":
             prose.append(clean("".join(map(str, element.itertext()))))
-    text = " ".join(prose)
-    return normalize_license(text)
+            prose.append(element.get("license-type", "").upper().replace("-", " ", 1))
+    for element in permissions.iter("copyright-statement"):
+        text = clean("".join(map(str, element.itertext())))
+        prose += [text] if re.search(r"creative\s*commons|\bCC[ -]BY", text, re.IGNORECASE) else []
+    names = [name for text in prose if (name := normalize_license(text))]
+    return next((name for name in names if name != "other"), "other" if names else "")
 
 
 def _read_back(back: etree._Element, walker: TextWalker) -> None:
@@ -254,7 +299,7 @@ def _read_back(back: etree._Element, walker: TextWalker) -> None:
                 )
                 walker.walk(appendix, path=path)
         elif child.tag != "ref-list":
-            walker.walk(child, path=("Back matter", *_default_heading(child)))
+            walker.walk(child, path=("Back matter", *_default_heading(child)), kind="back")
 
 
 def _default_heading(element: etree._Element) -> tuple[str, ...]:
@@ -271,20 +316,34 @@ def _default_heading(element: etree._Element) -> tuple[str, ...]:
 
 def _read_notes(front: etree._Element, walker: TextWalker) -> None:
     """Read what journals put into the front: notes, funding and data statements."""
-    for element in front.iter("notes", "funding-statement", "custom-meta"):
+    for element in front.iter("notes", "author-notes", "funding-group", "funding-statement", "custom-meta"):
         if element.tag == "notes":
-            walker.walk(element, path=("Back matter",))
+            if next(element.iterancestors("notes"), None) is None:
+                walker.walk(element, path=("Back matter",), kind="back")
+        elif element.tag == "author-notes":
+            for note in element.iter("fn"):
+                if note.get("fn-type") not in ("corresp", "current-aff", "deceased", "present-address"):
+                    walker.walk(note, path=("Back matter", "Author notes"), kind="back")
+        elif element.tag == "funding-group":
+            if element.find("funding-statement") is None:
+                _read_funders(element, walker)
         elif element.tag == "funding-statement":
-            walker.walk(element, path=("Back matter", "Funding"))
+            walker.walk(element, path=("Back matter", "Funding"), kind="back")
         else:
             name, value = element.find("meta-name"), element.find("meta-value")
             if name is not None and value is not None and "availab" in (name.text or "").lower():
-                walker.walk(value, path=("Back matter", clean(name.text or "")))
+                walker.walk(value, path=("Back matter", clean(name.text or "")), kind="back")
+
+
+def _read_funders(group: etree._Element, walker: TextWalker) -> None:
+    funders = dict.fromkeys(filter(None, map(walker.flat, group.iter("funding-source"))))
+    if funders:
+        walker.blocks.main.append(Block("; ".join(funders), ("Back matter", "Funding"), "back"))
 
 
 def _read_sub_article(element: etree._Element, walker: TextWalker, metadata: dict[str, Any]) -> None:
     kind = element.get("article-type") or element.get("response-type") or element.tag
-    if kind in _REVIEWS:
+    if kind in _REVIEWS and element.tag != "response":
         metadata.setdefault("omitted", []).append(kind)
         return
     stub = element.find("front-stub")

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from cmbert_retrieval.corpora.formulas import mathml_text, tex_text
 from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, join_sentences, table_rows
+from cmbert_retrieval.corpora.jats_marks import bracketed, is_citation, is_raised_citation, may_cite, raised
 
 if TYPE_CHECKING:
     from lxml import etree
 
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
-_CITATION = re.compile(r"[\d\s,;.–—‑−-]+[a-z]?$")
 _CLICK = re.compile(
     r"Click here (?:for|to view)(?: additional)?(?: data)? file\.?|Click here for additional data file\.?"
 )
@@ -44,6 +44,8 @@ class TextWalker:
         self._prefix = ""
         self._after: list[Block] = []
         self._flat = 0
+        self._formula: etree._Element | None = None
+        self._has_mathml = False
 
     def walk(self, element: etree._Element, *, path: Iterable[str] = (), kind: str = "paragraph") -> None:
         """Collect the blocks of an element whose headings are ``path`` and its own title."""
@@ -55,10 +57,14 @@ class TextWalker:
         """Return the whole text of an element as one line: for titles, captions, cells, keywords."""
         if len(element) == 0:
             return clean(element.text or "")
+        return clean(self._raw(element))
+
+    def _raw(self, element: etree._Element) -> str:
+        """Return the whole text of an element as it stands, with its outer white space."""
         out, self._out = self._out, []
         self._flat += 1
         self._children(element)
-        text = clean("".join(self._out))
+        text = "".join(self._out)
         self._flat -= 1
         self._out = out
         return text
@@ -136,9 +142,11 @@ class TextWalker:
             heading = element.find("caption/title")
         if heading is None:
             heading = element.find("label")
-        path = self._path
-        if heading is not None and (text := self.title(heading)):
-            self._path = (*path, text)
+        path, title = self._path, ""
+        if heading is not None and (title := self.title(heading)):
+            title = _with_label(title, heading, element.find("label"))
+            self._path = (*path, title)
+        before = self._count()
         if element.text:
             self._out.append(element.text)
         for child in element:
@@ -156,6 +164,13 @@ class TextWalker:
                 self._out.append(child.tail)
         self._flush()
         self._path = path
+        if title and self._count() == before:
+            # Nothing stands below the heading: then it is the text, as in acknowledgements of one title.
+            self._add(title, self._kind, self._target)
+
+    def _count(self) -> int:
+        found = self.blocks
+        return len(found.main) + len(found.captions) + len(found.tables) + len(self._target)
 
     def _item(self, element: etree._Element) -> None:
         """A list item or a footnote: its label stands in front of its first paragraph."""
@@ -229,9 +244,9 @@ class TextWalker:
             self._out, self._kind, self._target, self._after = [], "caption", self.blocks.captions, []
         for child in element:
             if child.tag == "table" or child.tag == "alternatives":
-                table = child if child.tag == "table" else child.find("table")
-                if table is not None:
-                    self._table(table, label)
+                # Several tables in one <alternatives> are the parts of one, not renderings of each other.
+                for number, table in enumerate([child] if child.tag == "table" else child.iter("table")):
+                    self._table(table, "" if number else label)
             elif child.tag not in ("label", "caption"):
                 handler = _HANDLERS.get(child.tag)
                 if handler is not None:
@@ -256,9 +271,10 @@ class TextWalker:
 
     def _alternatives(self, element: etree._Element) -> None:
         for tag in (f"{_MATHML}math", "math", "tex-math", "table", "textual-form"):
-            found = element.find(tag)
-            if found is not None:
-                _HANDLERS.get(tag, TextWalker._children)(self, found)
+            found = element.findall(tag)
+            for part in found if tag == "table" else found[:1]:
+                _HANDLERS.get(tag, TextWalker._children)(self, part)
+            if found:
                 return
         self._children(element)
 
@@ -272,36 +288,39 @@ class TextWalker:
 
     def _tex(self, element: etree._Element) -> None:
         parent = element.getparent()
-        if parent is not None and (
-            parent.find(f"{_MATHML}math") is not None or parent.find("math") is not None
-        ):
+        if parent is not None and parent is not self._formula:
+            self._formula = parent
+            self._has_mathml = any(parent.find(tag) is not None for tag in (f"{_MATHML}math", "math"))
+        if parent is not None and self._has_mathml:
             return
         self._out.append(tex_text(element.text or ""))
 
     def _superscript(self, element: etree._Element) -> None:
         before = self._before()
-        if len(element) == 0:
-            text = element.text or ""
-            if before.isdigit() and text.strip()[-1:].isdigit():
-                text = "^" + text.strip()
-            self._out.append(text)
+        if before not in "[(" and is_raised_citation(element, before):
+            self._cite(element, before)
             return
-        text = self.flat(element)
-        if before not in "[(" and _is_citation(element) and _CITATION.match(text):
-            self._cite(text, before)
+        following = element.getnext() if not (element.tail or "").strip() else None
+        more = (
+            "".join(map(str, following.itertext()))
+            if following is not None and following.tag == "sup"
+            else ""
+        )
+        text = self._raw(element)
+        self._out.append(raised(text, before, more))
+
+    def _xref(self, element: etree._Element) -> None:
+        before = self._before()
+        if element.get("ref-type") == "bibr" and may_cite(element, before):
+            self._cite(element, before)
         else:
             self._children(element)
 
-    def _xref(self, element: etree._Element) -> None:
-        if element.get("ref-type") == "bibr":
-            before = self._before()
-            raised = len(element) == 1 and element[0].tag == "sup" and not (element.text or "").strip()
-            if before and before not in "[(" and (raised or before.isalpha() or before in ".)"):
-                text = self.flat(element)
-                if _CITATION.match(text):
-                    self._cite(text, before)
-                    return
-        self._children(element)
+    def _cite(self, element: etree._Element, before: str) -> None:
+        # Walked once, whatever it is: elements within elements would otherwise be walked 2^depth times.
+        raw = self._raw(element)
+        text = clean(raw)
+        self._out.append(bracketed(text, before) if is_citation(text) else raw)
 
     def _before(self) -> str:
         """Return the character before this place in the paragraph."""
@@ -309,10 +328,6 @@ class TextWalker:
             if part:
                 return part[-1]
         return ""
-
-    def _cite(self, text: str, before: str) -> None:
-        text = text.strip(" ,;.") or text
-        self._out.append(f" [{text}]" if before and not before.isspace() else f"[{text}]")
 
     def _words(self, element: etree._Element) -> None:
         """Parts that nothing separates in the file, as ``<surname>`` and ``<given-names>``."""
@@ -322,6 +337,8 @@ class TextWalker:
         self._out.append(" ")
 
     def _inline_label(self, element: etree._Element) -> None:
+        if element.tag == "label":
+            self._out.append(" ")  # of a formula, right behind it
         self._children(element)
         self._out.append(" ")
 
@@ -329,9 +346,13 @@ class TextWalker:
         pass
 
 
-def _is_citation(element: etree._Element) -> bool:
-    kids = list(element)
-    return bool(kids) and all(kid.tag == "xref" and kid.get("ref-type") == "bibr" for kid in kids)
+def _with_label(title: str, heading: etree._Element, label: etree._Element | None) -> str:
+    """Return "Box 1. Shoes" for a title whose label is a word that texts refer to; not "2.2 Methods"."""
+    if label is None or label is heading or len(label):
+        return title
+    text = clean(label.text or "")
+    named = re.match(r"[^\W\d_]{3,}\b", text) is not None and text.casefold() not in title.casefold()
+    return join_sentences([text, title]) if named else title
 
 
 _HEADINGS = frozenset(("title", "label", "sec-meta", "object-id", "front-stub", "front"))
@@ -360,7 +381,7 @@ def _table_of_handlers() -> dict[object, _Handler]:
         (walker._tex, "tex-math"),
         (walker._superscript, "sup"),
         (walker._xref, "xref"),
-        (walker._words, "name date element-citation contrib contrib-group"),
+        (walker._words, "name date element-citation contrib contrib-group institution-wrap related-object"),
         (walker._space, "break hr"),
         (walker._inline_label, "label td th entry"),
         (walker._nothing, "graphic inline-graphic permissions alt-text long-desc object-id ref-list"),

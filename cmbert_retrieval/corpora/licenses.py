@@ -7,10 +7,11 @@ import re
 _URL = re.compile(r"creativecommons\.org/(?:licenses|licences|publicdomain)/([a-z-]+)", re.IGNORECASE)
 _CODE = re.compile(r"^CC[ _-]?(BY(?:[ _-](?:NC|ND|SA))*)(?:[ _-]?\d(?:\.\d)?)?$", re.IGNORECASE)
 _PROSE = re.compile(
-    r"creative\s+commons\s+(?:public\s+)?attribution"
+    r"creative\s*commons\s+(?:public\s+)?attribution"
     r"((?:[\s,/–-]+(?:non-?\s*commercial|no-?\s*deriv(?:ative)?s?(?:\s+works)?|share-?\s*alike))*)",
     re.IGNORECASE,
 )
+_CODE_IN_PROSE = re.compile(r"\bCC[ _-](BY(?:[ _-](?:NC|ND|SA))*)\b", re.IGNORECASE)
 _PARTS = ("BY", "NC", "ND", "SA")
 
 
@@ -37,7 +38,9 @@ def normalize_license(name: str) -> str:
         parts += ["ND"] if "noderiv" in words else []
         parts += ["SA"] if "sharealike" in words else []
         return "CC " + "-".join(parts)
-    if re.search(r"creative\s+commons\s+(?:cc0|(?:public\s+domain|zero))", name, re.IGNORECASE):
+    if found := _CODE_IN_PROSE.search(name):
+        return _compose(found[1])
+    if re.search(r"creative\s*commons\s+(?:cc0|(?:public\s+domain|zero))", name, re.IGNORECASE):
         return "CC0"
     return "other"
 

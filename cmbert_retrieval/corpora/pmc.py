@@ -27,6 +27,7 @@ from cmbert_retrieval.corpora.pmc_files import (
     FileList,
     Known,
     Listing,
+    beside,
     filelist_name,
     known_from_name,
     list_files,
@@ -106,16 +107,15 @@ class PmcCorpus(Corpus):
             for name in listing.archives:
                 if file is None or name >= file:
                     done = int(after["member"]) if after is not None and name == file else 0
-                    yield from self._read_archive(listing.root / name, done, left_out)
+                    yield from self._read_archive(listing.root / name, name, done, left_out)
         if file is None or _stage(file) <= 1:
             # A cursor in an archive may name one that looks like a version: PMC123.1.tar.gz.
             behind = file if file is not None and _stage(file) == 1 else None
             yield from self._read_versioned(listing, behind, left_out)
         for name in listing.loose:
             if file is None or _stage(file) < 2 or name > file:
-                yield from self._read_file(
-                    listing.root / name, name, {"file": name}, known_from_name(name), left_out
-                )
+                known = beside(listing.root / name, known_from_name(name))
+                yield from self._read_file(listing.root / name, name, {"file": name}, known, left_out)
         if left_out:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
             logger.info("%s: left out as asked: %s", self._given, reasons)
@@ -131,7 +131,7 @@ class PmcCorpus(Corpus):
         for name in listing.archives:
             path = listing.root / name
             given = Path(self._given) if single else Path(self._given, name)
-            listed = path.with_name(filelist_name(name))
+            listed = path.with_name(filelist_name(path.name))
             licenses = dict(FileList(listed).licenses) if listed.is_file() else {}
             sources.append(file_source(path, str(given), licenses=licenses))
             if listed.is_file():
@@ -151,7 +151,8 @@ class PmcCorpus(Corpus):
         listing = self._list()
         total = len(listing) - len(listing.archives)
         for name in listing.archives:
-            path = (listing.root / name).with_name(filelist_name(name))
+            path = listing.root / name
+            path = path.with_name(filelist_name(path.name))
             if not path.is_file():
                 return None
             total += sum(FileList(path).licenses.values())
@@ -166,7 +167,7 @@ class PmcCorpus(Corpus):
             )
         return listing
 
-    def _read_archive(self, path: Path, done: int, left_out: Counter[str]) -> Iterator[Record]:
+    def _read_archive(self, path: Path, file: str, done: int, left_out: Counter[str]) -> Iterator[Record]:
         listed = path.with_name(filelist_name(path.name))
         file_list = FileList(listed) if listed.is_file() else None
         if file_list is None:
@@ -175,7 +176,7 @@ class PmcCorpus(Corpus):
             )
         articles = 0
         for member in read_members(path, suffixes=ARTICLE_SUFFIXES, max_bytes=self._max_bytes, after=done):
-            cursor = {"file": path.name, "member": member.number}
+            cursor = {"file": file, "member": member.number}
             known = known_from_name(member.name)
             name = f"{path.name}: {member.name}"
             if member.data is None:

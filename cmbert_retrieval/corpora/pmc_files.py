@@ -21,6 +21,9 @@ ARTICLE_SUFFIXES = (".xml", ".nxml")
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _VERSIONED = re.compile(r"PMC(\d{1,15})\.(\d{1,3})")
 _VERSION_BITS = 10
+_LOOSE_VERSION = re.compile(
+    r"(?P<above>.*/)?(?P<pmcid>PMC\d{1,15})\.(?P<version>\d{1,3})/(?P=pmcid)\.(?P=version)\.xml(?:\.gz)?"
+)
 VERSIONED_FILE = re.compile(rf"(?P<folder>{_VERSIONED.pattern})/(?P=folder)\.xml")
 """Names of articles in the cloud service's layout, as ``Listing.versioned_after`` yields them."""
 
@@ -103,23 +106,32 @@ def list_files(path: Path) -> Listing:
                     if found:
                         listing.versioned.append((int(found[1]) << _VERSION_BITS) | int(found[2]))
                     else:
-                        listing.loose += _articles_below(path, entry.name)
+                        for name in _files_below(path, entry.name):
+                            if _is_article(name):
+                                listing.loose.append(name)
+                            elif name.lower().endswith(ARCHIVE_SUFFIXES):
+                                listing.archives.append(name)
                 elif entry.name.lower().endswith(ARCHIVE_SUFFIXES):
                     listing.archives.append(entry.name)
                 elif _is_article(entry.name):
                     listing.loose.append(entry.name)
     except OSError as error:
-        raise CorpusError(f"{path}: cannot be listed ({error.strerror or type(error).__name__})") from None
+        raise CorpusError(
+            f"{error.filename or path}: cannot be listed ({error.strerror or type(error).__name__})"
+        ) from None
     listing.archives.sort()
-    listing.loose.sort()
+    listing.loose = _latest(sorted(listing.loose))
     listing.versioned = _highest(sorted(listing.versioned))
     return listing
 
 
-def _articles_below(root: Path, folder: str) -> Iterator[str]:
-    for base, _, names in os.walk(root / folder):
+def _files_below(root: Path, folder: str) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise error  # a folder that may not be read would be passed over without a word
+
+    for base, _, names in os.walk(root / folder, onerror=fail):
         prefix = Path(base).relative_to(root).as_posix()
-        yield from (f"{prefix}/{name}" for name in names if _is_article(name))
+        yield from (f"{prefix}/{name}" for name in names)
 
 
 def _is_article(name: str) -> bool:
@@ -133,6 +145,35 @@ def _highest(numbers: list[int]) -> list[int]:
         for index, number in enumerate(numbers)
         if index == last or numbers[index + 1] >> _VERSION_BITS != number >> _VERSION_BITS
     ]
+
+
+def _latest(names: list[str]) -> list[str]:
+    """Return the names without earlier versions of articles: PMC1.1/ goes where PMC1.2/ is beside it."""
+    latest: dict[tuple[str, str], int] = {}
+    found = [(name, _LOOSE_VERSION.fullmatch(name)) for name in names]
+    for _, match in found:
+        if match:
+            place = (match["above"], match["pmcid"])
+            latest[place] = max(latest.get(place, 0), int(match["version"]))
+    return [
+        name
+        for name, match in found
+        if not match or int(match["version"]) == latest[match["above"], match["pmcid"]]
+    ]
+
+
+def beside(path: Path, known: Known) -> Known:
+    """Return ``known`` with the metadata of a loose article in the cloud service's layout, if they are there.
+
+    One article or its folder may be all that is asked for, or a folder above that of the layout.
+    """
+    folder = path.parent
+    if not _VERSIONED.fullmatch(folder.name):
+        return known
+    try:
+        return read_metadata(folder.parent / "metadata" / f"{folder.name}.json", known)
+    except UnusableError:
+        return known
 
 
 def known_from_name(name: str) -> Known:
@@ -155,6 +196,10 @@ def read_metadata(path: Path, known: Known) -> Known:
     if not isinstance(values, dict):
         raise UnusableError("not a JSON object")
     retracted = values.get("is_retracted")
+    if isinstance(retracted, str | int) and not isinstance(retracted, bool):
+        retracted = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+            str(retracted).strip().lower()
+        )
     return Known(
         pmcid=known.pmcid,
         version=known.version,

@@ -34,7 +34,7 @@ _OFTEN_INSIDE = frozenset(
 _SINGLE_LETTER_AFTER = frozenset(
     "vitamin vitamins hepatitis group groups type types grade stage class influenza arm panel factor phase "
     "cohort site virus part appendix table complex protein category subtype serotype "
-    "strain model plan option case step and or".split()
+    "strain model plan option case step".split()
 )
 """Words before a capital letter that is a name, not an initial: "vitamin C."."""
 _WINDOW = 40
@@ -75,9 +75,9 @@ def _is_border(text: str, begin: int, found: re.Match[str]) -> bool:
     word = text[max(begin, stop - _WINDOW) : stop].rpartition(" ")[2].lstrip("([{\"'“‘")
     lower = word.lower().strip(".'’-&")
     if lower in _NEVER_LAST and not word.isupper():
-        # "Table 2. No. 3" but also "The answer was no. Patients ...": the rest of the line decides for the
-        # word "no".
-        return lower == "no" and not text[found.end()].isdigit()
+        # "Grant No. A-17" but also "The answer was no. Patients ...": what follows decides for the word "no".
+        following = text[found.end() : found.end() + _WINDOW].split()
+        return lower == "no" and not any(c.isdigit() for c in "".join(following[:1]))
     if word.isdigit() and stop - len(word) == begin and len(word) <= 2:
         return False  # the number of a list item
     starts = _STARTER.match(text, found.end()) is not None

@@ -99,19 +99,26 @@ def _reason(error: etree.XMLSyntaxError) -> str:
 def _resolve_names(root: etree._Element) -> None:
     """Put the character in place of each named one; without a DTD the parser leaves them as nodes."""
     nodes: list[Any] = list(root.iter(etree.Entity))
-    for node in nodes:
-        name = getattr(node, "name", "")
-        character = html.entities.html5.get(f"{name};")
-        if character is None:
-            raise XmlError("names a character that is not known", int(node.sourceline or 0))
-        parent = node.getparent()
-        if parent is None:
-            continue
-        text = character + (node.tail or "")
-        before = node.getprevious()
-        if before is None:
-            parent.text = (parent.text or "") + text
-        else:
-            before.tail = (before.tail or "") + text
-        node.tail = None
-        parent.remove(node)
+    for parent in {id(parent): parent for node in nodes if (parent := node.getparent()) is not None}.values():
+        # Joined once for each stretch of text: a paragraph may have very many of them.
+        before, parts = None, [parent.text or ""]
+        for child in list(parent):
+            if child.tag is not etree.Entity:
+                _set_text(parent, before, parts)
+                before, parts = child, [child.tail or ""]
+                continue
+            character = html.entities.html5.get(f"{child.name};")
+            if character is None:
+                raise XmlError("names a character that is not known", int(child.sourceline or 0))
+            parts += [character, child.tail or ""]
+            child.tail = None
+            parent.remove(child)
+        _set_text(parent, before, parts)
+
+
+def _set_text(parent: Any, before: Any, parts: list[str]) -> None:
+    """Set the text behind a child, or the first text of its parent."""
+    if before is None:
+        parent.text = "".join(parts)
+    else:
+        before.tail = "".join(parts)

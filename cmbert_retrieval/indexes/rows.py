@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from cmbert_retrieval.config import PassagesRecipe
@@ -33,10 +34,26 @@ def row_texts(encoder: Encoder | None, passages: PassagesRecipe | None) -> RowTe
         if splitter is None:
             return [(0, len(document.text), None, document.title)]
         title = splitter.passage_title(document)
-        found: list[Span] = [(p.start, p.end, None, title) for p in splitter.split(document)]
+        # With the title in front, "We thank the nurses" would be found for whatever the article is about.
+        about = _SubjectMatter(document)
+        found: list[Span] = [
+            (p.start, p.end, None, title if about.holds(p.start) else "") for p in splitter.split(document)
+        ]
         return found or [(0, 0, None, document.title)]  # a title alone is still worth finding
 
     return spans
+
+
+class _SubjectMatter:
+    """Tells which places of a document's text are about its subject: all but the back matter."""
+
+    def __init__(self, document: Document) -> None:
+        self._sections = document.sections
+        self._starts = [section.start for section in document.sections]
+
+    def holds(self, place: int) -> bool:
+        number = bisect_right(self._starts, place) - 1
+        return number < 0 or self._sections[number].kind != "back" or place >= self._sections[number].end
 
 
 def room(encoder: Encoder) -> int:

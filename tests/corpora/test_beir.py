@@ -67,3 +67,27 @@ def test_broken_qrels_are_errors_with_file_and_line(text: str, reason: str, tmp_
     with pytest.raises(CorpusError) as caught:
         read_qrels(tmp_path / "qrels")
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\nquery-id\tscore\tcorpus-id\nquery1\t2\td1\n",
+        "query1 0 d1 2\n",
+        "query_id,doc_id,relevance\nquery1,d1,2\n",
+    ],
+)
+def test_qrels_go_by_the_names_in_their_header_and_queries_may_be_called_query(
+    text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "qrels").write_text(text)
+    assert read_qrels(tmp_path / "qrels") == {"query1": {"d1": 2}}
+
+
+def test_lines_of_qrels_that_end_in_no_usual_way_or_not_at_all_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "qrels").write_bytes(b"q1 0 d1 2\rq2 0 d2 1\r")
+    with pytest.raises(CorpusError, match="qrels:1: lines end with CR alone"):
+        read_qrels(tmp_path / "qrels")
+    (tmp_path / "qrels").write_bytes(b"q1 0 d1 2\n" + b"x" * 2**21)
+    with pytest.raises(CorpusError, match="qrels:2: longer than"):
+        read_qrels(tmp_path / "qrels")

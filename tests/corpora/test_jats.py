@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from articles import article
 
 from cmbert_retrieval.corpora.jats import Article, parse_article
 from cmbert_retrieval.corpora.pmc import PmcCorpus
@@ -92,10 +93,12 @@ def test_paragraphs_stand_in_order_under_their_headings(rich: Document) -> None:
         ((*patients, "Key point"), "Shoes matter."),
         (("Methods", "Statistics"), "The mean was a/n and (1) x_i ≤ sqrt(n) was used."),
         (("Methods", "Statistics"), "SBP: systolic blood pressure"),
-        (("Back matter", "Acknowledgements"), "We thank the shoes."),
-        (("Back matter", "Competing interests"), "None."),
         (("Appendix A",), "More about shoes."),
         (("A second talk",), "Stairs were climbed."),
+    ]
+    assert of_kind(rich, "back") == [
+        (("Back matter", "Acknowledgements"), "We thank the shoes."),
+        (("Back matter", "Competing interests"), "None."),
         (("Back matter", "Funding"), "Funded by the Invented Fund."),
     ]
 
@@ -157,6 +160,17 @@ def test_sections_cover_the_text_with_a_blank_line_between(rich: Document) -> No
         ("<statement><label>Theorem 1</label><p>It holds.</p></statement>", ["It holds."]),
         ("<p>Click here for file</p><p>x</p>", ["x"]),
         ("<p>a<fn><p>note <italic>one</italic></p></fn> b</p>", ["a b", "note one"]),
+        ("<p>10<sup>5 </sup>cells and 10<sup><italic>4</italic></sup></p>", ["10^5 cells and 10^4"]),
+        ("<p>10<sup>−</sup><sup>9</sup> and Ca<sup>−</sup></p>", ["10^−9 and Ca−"]),
+        ("<p>outcome,<xref ref-type='bibr'>3</xref>,<xref ref-type='bibr'>11</xref> likely</p>",
+         ["outcome, [3], [11] likely"]),
+        ("<p>Doe <xref ref-type='bibr'>2001</xref>,<xref ref-type='bibr'>2003</xref></p>", ["Doe 2001,2003"]),
+        ("<p>up<sup><xref ref-type='bibr'>1</xref>,<xref ref-type='bibr'>2</xref></sup></p>", ["up [1,2]"]),
+        ("<p>productive.<sup><xref ref-type='fn'>3</xref></sup> This</p>", ["productive. [3] This"]),
+        ("<disp-formula><tex-math>y</tex-math><label>(1)</label></disp-formula>", ["y (1)"]),
+        ("<sec><title>All that there is</title></sec>", ["All that there is"]),
+        ("<p><institution-wrap><institution-id>9</institution-id><institution>Fund</institution></institution-wrap></p>",
+         ["9 Fund"]),
     ],
 )  # fmt: skip
 def test_inline_words_are_not_torn_and_blocks_not_glued(xml: str, expected: list[str]) -> None:
@@ -192,6 +206,10 @@ def test_a_default_namespace_is_read_like_none() -> None:
         ("<title-group><article-title>RETRACTED: A study</article-title></title-group>", True),
         ("<related-article related-article-type='retracted-article'/>", False),
         ("<title-group><article-title>Retracted studies in review</article-title></title-group>", False),
+        ("<title-group><article-title>[Retracted] A study</article-title></title-group>", True),
+        ("<title-group><article-title>RETRACTED ARTICLE A study</article-title></title-group>", True),
+        ("<title-group><article-title>A study (retracted)</article-title></title-group>", True),
+        ("<title-group><article-title>WITHDRAWN: A study</article-title></title-group>", True),
     ],
 )
 def test_a_retraction_is_seen_in_the_article_and_the_notice_itself_is_none(meta: str, expected: bool) -> None:
@@ -210,3 +228,95 @@ def test_a_licence_is_read_from_address_or_prose() -> None:
 def test_unlabelled_back_matter_gets_a_heading() -> None:
     (block,) = parsed("", rest="<back><fn-group><fn><p>None declared.</p></fn></fn-group></back>").blocks
     assert block.path == ("Back matter", "Footnotes")
+
+
+def test_a_notice_is_not_the_article_that_it_retracts() -> None:
+    xml = article(5, title="Retracted: A study").replace(b"research-article", b"retraction")
+    assert parse_article(xml).metadata["is_retracted"] is False
+
+
+def test_tables_in_one_alternatives_element_are_all_kept() -> None:
+    tables = "".join(f"<table><tr><td>{cell}</td></tr></table>" for cell in ("one", "two"))
+    wrapped = f"<table-wrap><label>T</label><alternatives><graphic/>{tables}</alternatives></table-wrap>"
+    assert texts(wrapped) == ["T", "T\none", "two"]
+
+
+def test_oasis_tables_have_rows_and_cells() -> None:
+    space = "http://www.niso.org/standards/z39-96/ns/oasis-exchange/table"
+    row = "<o:row><o:entry>1</o:entry><o:entry>2</o:entry></o:row>"
+    table = f'<o:table xmlns:o="{space}"><o:tgroup><o:tbody>{row}</o:tbody></o:tgroup></o:table>'
+    assert texts(f"<table-wrap>{table}</table-wrap>") == ["1 | 2"]
+
+
+def test_a_label_in_words_stands_in_front_of_the_title_of_a_box_and_a_number_does_not() -> None:
+    boxes = "<boxed-text><label>Box 1</label><caption><title>Shoes</title></caption><p>x</p></boxed-text>"
+    sections = "<sec><label>2.2</label><title>Methods</title><p>y</p></sec>"
+    assert [block.path for block in parsed(boxes + sections).blocks] == [("Box 1. Shoes",), ("Methods",)]
+
+
+def test_a_group_of_authors_stands_for_its_members() -> None:
+    name = "<name><surname>Smith</surname><given-names>Ann B</given-names></name>"
+    member = f'<contrib contrib-type="author">{name}</contrib>'
+    group = f"<contrib><collab>The X Group<contrib-group>{member}</contrib-group></collab></contrib>"
+    others = (
+        "<contrib><string-name>Ibn Sina</string-name></contrib>"
+        "<contrib><name><given-names>Aristotle</given-names></name></contrib>"
+        "<contrib><collab-alternatives><collab>WHO</collab></collab-alternatives></contrib>"
+    )
+    meta = f"<contrib-group>{group}{member}{others}</contrib-group>"
+    assert parsed("", meta=meta).metadata["authors"] == [
+        "The X Group",
+        "Smith AB",
+        "Ibn Sina",
+        "Aristotle",
+        "WHO",
+    ]
+
+
+def test_references_are_those_of_the_lists_each_work_one_and_none_without_a_word() -> None:
+    works = (
+        "<ref id='r1'><element-citation><source>One</source><pub-id pub-id-type='pmid'>1</pub-id>"
+        "</element-citation><element-citation><source>Two</source><pub-id pub-id-type='pmid'>2</pub-id>"
+        "</element-citation></ref><ref id='r2'><mixed-citation>Smith J. Plain.</mixed-citation></ref>"
+    )
+    data = "<sec><p><related-object><source>Dryad</source><year>2011</year></related-object></p></sec>"
+    found = parsed("", rest=f"<back><ref-list>{works}</ref-list>{data}</back>").metadata["references"]
+    assert found == [
+        {"id": "r1", "pmid": "1", "title": "One"},
+        {"id": "r1", "pmid": "2", "title": "Two"},
+        {"id": "r2", "text": "Smith J. Plain."},
+    ]
+
+
+def test_titles_in_another_language_and_notes_of_authors_can_be_found() -> None:
+    meta = (
+        "<title-group><article-title>Schuhe</article-title><trans-title-group><trans-title>Shoes</trans-title>"
+        "</trans-title-group></title-group><author-notes><corresp>a@b.c</corresp><fn fn-type='conflict'>"
+        "<p>None.</p></fn></author-notes><funding-group><award-group><funding-source>The Fund"
+        "</funding-source></award-group></funding-group>"
+    )
+    assert [(block.text, block.path, block.kind) for block in parsed("<p>x</p>", meta=meta).blocks] == [
+        ("Shoes", ("Translated title",), "abstract"),
+        ("x", (), "paragraph"),
+        ("None.", ("Back matter", "Author notes"), "back"),
+        ("The Fund", ("Back matter", "Funding"), "back"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<sup>" * 100 + "x" + "</sup>" * 100,
+        "<sup><xref ref-type='bibr'>" * 60 + "1" + "</xref></sup>" * 60,
+        "<tex-math>x</tex-math>" * 20_000,
+    ],
+    ids=["superscripts within superscripts", "citations within citations", "formulas beside formulas"],
+)
+def test_elements_within_or_beside_elements_take_no_more_than_their_share_of_time(inside: str) -> None:
+    texts(f"<p>a{inside}</p>")  # took minutes where an element was looked at for every other one
+
+
+def test_very_many_named_characters_in_a_paragraph_are_read() -> None:
+    body = b"<article><body><p>" + b"&nbsp;x" * 100_000 + b"</p></body></article>"
+    (block,) = parse_article(b'<!DOCTYPE article PUBLIC "a" "b.dtd">' + body).blocks
+    assert block.text == " ".join("x" * 100_000)

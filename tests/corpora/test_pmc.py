@@ -271,3 +271,16 @@ def test_declared_columns_have_values_of_their_types() -> None:
         for column, kind in PmcCorpus.columns.items():
             if column in document.metadata:
                 assert isinstance(document.metadata[column], types[kind]), column
+
+
+@pytest.mark.parametrize("asked", ["", "pmc/PMC900003.1", "pmc/PMC900003.1/PMC900003.1.xml"])
+def test_one_article_of_the_cloud_layout_or_a_folder_above_it_is_read_with_its_metadata(
+    tmp_path: Path, asked: str
+) -> None:
+    shutil.copytree(PMC, tmp_path / "pmc")
+    documents = {document.id: document for document in PmcCorpus(tmp_path / asked)}
+    assert len(documents) == (1 if asked else 3)
+    assert documents["PMC900003"].metadata["is_retracted"] is True
+    if not asked:
+        assert documents["PMC900002"].metadata["version"] == 10  # and not the others, which lie beside it
+    assert_resumes_after_every_record(PmcCorpus(tmp_path / asked))

@@ -299,3 +299,87 @@ def test_the_gzip_of_a_tar_in_several_parts_is_read_to_the_end(tmp_path: Path) -
     data = buffer.getvalue()
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(data[:700]) + gzip.compress(data[700:]))
     assert [document.id for document in PmcCorpus(tmp_path)] == ["PMC1", "PMC2"]
+
+
+def pax_archive(path: Path, headers: dict[str, str]) -> Path:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("PMC1.xml")
+        info.pax_headers, info.size = headers, len(article(1))
+        tar.addfile(info, io.BytesIO(article(1)))
+    return path
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"size": "9" * 23},
+        {"GNU.sparse.size": "Zebedee"},
+        {"GNU.sparse.map": "Zebedee,1", "GNU.sparse.size": "5"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "99"},
+    ],
+    ids=lambda headers: next(iter(headers)),
+)
+def test_an_extended_header_that_lies_is_an_error_that_quotes_nothing(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    with pytest.raises(CorpusError, match=r"a\.tar: truncated or damaged archive") as caught:
+        list(PmcCorpus(pax_archive(tmp_path / "a.tar", headers)).records())
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_archives_joined_into_one_file_are_not_taken_for_the_first_of_them(
+    make_archive: Callable[..., Path], tmp_path: Path, ending: str
+) -> None:
+    data = b""
+    for number in (1, 2):
+        plain = io.BytesIO()
+        with tarfile.open(fileobj=plain, mode="w") as tar:
+            info = tarfile.TarInfo(f"PMC{number}.xml")
+            info.size = len(article(number))
+            tar.addfile(info, io.BytesIO(article(number)))
+        data += gzip.compress(plain.getvalue()) if ending.endswith("gz") else plain.getvalue()
+    (tmp_path / f"both{ending}").write_bytes(data)
+    with pytest.raises(CorpusError, match="more data behind the end of the archive"):
+        list(PmcCorpus(tmp_path / f"both{ending}").records())
+
+
+def test_a_gzipped_article_in_an_archive_is_a_problem_and_an_archive_below_a_folder_is_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "below").mkdir()
+    with tarfile.open(tmp_path / "below" / "a.tar.gz", "w:gz") as tar:
+        for name, data in (("PMC1.xml", article(1)), ("PMC2.xml.gz", gzip.compress(article(2)))):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "PMC3.xml").write_bytes(article(3))
+    corpus = PmcCorpus(tmp_path)
+    records = list(corpus.records())
+    assert [record.document.id for record in records if record.document] == ["PMC1", "PMC3"]
+    assert [record.problem for record in records if record.problem] == [
+        "a.tar.gz: PMC2.xml.gz: gzipped within the archive, expected plain XML"
+    ]
+    for place, record in enumerate(records):
+        rest = [other.cursor for other in corpus.records(after=record.cursor)]
+        assert rest == [other.cursor for other in records[place + 1 :]]
+    assert [source.path for source in corpus.sources()] == [
+        str(tmp_path / "below" / "a.tar.gz"),
+        str(tmp_path),
+    ]
+
+
+def test_a_folder_that_may_not_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "PMC1.xml").write_bytes(article(1))
+    scandir = os.scandir
+
+    def refusing(path: object) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refusing)  # root may list everything
+    with pytest.raises(CorpusError, match=r"closed: cannot be listed \(Permission denied\)"):
+        list(PmcCorpus(tmp_path).records())

@@ -35,6 +35,8 @@ from cmbert_retrieval.corpora.sentences import sentence_spans
         'He said "no."| She left.',
         "The answer was no.| Patients left.",
         "No. 5 was best.",
+        "Funded by Grant No. HDSYY-17 and Contract No. DE-AC05.| Thanks.",
+        "We thank C. and A. B. Jones for help.",
         "Approx. 20 of them, cf. Table 2, were old.",
         "1. Adults were asked.| 2. Children were not.",
         "First part\n\n|second part",

@@ -1,0 +1,57 @@
+"""Citations, exponents and footnote marks of a JATS text, which lose their meaning on a plain line."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lxml import etree
+
+_CITATION = re.compile(r"[\d\s,;.–—‑−-]+[a-z]?$")
+_MINUS = frozenset("-−–‑")
+_YEAR = re.compile(r"\d{4}[a-z]?$")
+
+
+def is_citation(text: str) -> bool:
+    """Tell whether the text of a reference is made of numbers: ``1``, ``3-5``, ``12a``."""
+    return _CITATION.match(text) is not None
+
+
+def bracketed(text: str, before: str) -> str:
+    """Return a citation in brackets, apart from the character before it."""
+    text = text.strip(" ,;.") or text
+    return f" [{text}]" if before and not before.isspace() else f"[{text}]"
+
+
+def may_cite(xref: etree._Element, before: str) -> bool:
+    """Tell whether a reference without brackets is a citation where it stands, if it is made of numbers."""
+    if not before or before in "[(":
+        return False
+    raised = len(xref) == 1 and xref[0].tag == "sup" and not (xref.text or "").strip()
+    if raised or before.isalpha() or before in ".)":
+        return True
+    # "outcome,3,11 likely", but not "Smith 2001,2003", nor what is raised as a whole.
+    parent = xref.getparent()
+    whole = parent is not None and parent.tag == "sup"
+    return before == "," and not whole and _YEAR.match("".join(map(str, xref.itertext())).strip()) is None
+
+
+def is_raised_citation(sup: etree._Element, before: str) -> bool:
+    """Tell whether a superscript holds references only; behind a full stop, those to footnotes count too."""
+    kinds = ("bibr", "fn", "table-fn") if before == "." else ("bibr",)
+    return len(sup) > 0 and all(kid.tag == "xref" and kid.get("ref-type") in kinds for kid in sup)
+
+
+def raised(text: str, before: str, following: str = "") -> str:
+    """Return the text of a superscript on a line: behind a digit, a number or its sign gets a caret.
+
+    Args:
+        text: what is raised.
+        before: the character before it.
+        following: the text of a superscript right behind it, which goes on with the number.
+    """
+    whole = (text + following).strip()
+    if before.isdigit() and whole[-1:].isdigit() and (text.strip()[-1:].isdigit() or text.strip() in _MINUS):
+        return "^" + text.lstrip()
+    return text
