@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _OASIS = "{http://www.niso.org/standards/z39-96/ns/oasis-exchange/table}"
+_ABOUT_PEOPLE = ("corresp", "current-aff", "deceased", "edited-by", "present-address")
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _ABSTRACTS = {
     "editor": "Editor's summary",
@@ -322,7 +323,7 @@ def _read_notes(front: etree._Element, walker: TextWalker) -> None:
                 walker.walk(element, path=("Back matter",), kind="back")
         elif element.tag == "author-notes":
             for note in element.iter("fn"):
-                if note.get("fn-type") not in ("corresp", "current-aff", "deceased", "present-address"):
+                if note.get("fn-type") not in _ABOUT_PEOPLE:
                     walker.walk(note, path=("Back matter", "Author notes"), kind="back")
         elif element.tag == "funding-group":
             if element.find("funding-statement") is None:

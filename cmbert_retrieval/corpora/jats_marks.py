@@ -1,9 +1,11 @@
-"""Citations, exponents and footnote marks of a JATS text, which lose their meaning on a plain line."""
+"""Citations, exponents, footnote marks and labels of a JATS text, which lose their meaning on a plain line."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+
+from cmbert_retrieval.corpora.jats_blocks import clean, join_sentences
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -55,3 +57,12 @@ def raised(text: str, before: str, following: str = "") -> str:
     if before.isdigit() and whole[-1:].isdigit() and (text.strip()[-1:].isdigit() or text.strip() in _MINUS):
         return "^" + text.lstrip()
     return text
+
+
+def with_label(title: str, heading: etree._Element, label: etree._Element | None) -> str:
+    """Return "Box 1. Shoes" for a title whose label is a word that texts refer to; not "2.2 Methods"."""
+    if label is None or label is heading or len(label):
+        return title
+    text = clean(label.text or "")
+    named = re.match(r"[^\W\d_]{3,}\b", text) is not None and text.casefold() not in title.casefold()
+    return join_sentences([text, title]) if named else title

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 
 from cmbert_retrieval.corpora.formulas import mathml_text, tex_text
 from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, join_sentences, table_rows
-from cmbert_retrieval.corpora.jats_marks import bracketed, is_citation, is_raised_citation, may_cite, raised
+from cmbert_retrieval.corpora.jats_marks import (
+    bracketed,
+    is_citation,
+    is_raised_citation,
+    may_cite,
+    raised,
+    with_label,
+)
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -61,6 +68,8 @@ class TextWalker:
 
     def _raw(self, element: etree._Element) -> str:
         """Return the whole text of an element as it stands, with its outer white space."""
+        if len(element) == 0:
+            return element.text or ""
         out, self._out = self._out, []
         self._flat += 1
         self._children(element)
@@ -144,7 +153,7 @@ class TextWalker:
             heading = element.find("label")
         path, title = self._path, ""
         if heading is not None and (title := self.title(heading)):
-            title = _with_label(title, heading, element.find("label"))
+            title = with_label(title, heading, element.find("label"))
             self._path = (*path, title)
         before = self._count()
         if element.text:
@@ -331,7 +340,19 @@ class TextWalker:
 
     def _words(self, element: etree._Element) -> None:
         """Parts that nothing separates in the file, as ``<surname>`` and ``<given-names>``."""
-        self._out.append(" ".join(filter(None, (self.flat(kid) for kid in element))) + " ")
+        out, self._out = self._out, []
+        self._flat += 1
+        for kid in element:
+            handler = _HANDLERS.get(kid.tag)
+            if handler is not None:
+                handler(self, kid)
+            else:
+                self._children(kid)
+            self._out.append(" ")
+        text = clean("".join(self._out))
+        self._flat -= 1
+        self._out = out
+        self._out.append(text + " ")
 
     def _space(self, element: etree._Element) -> None:
         self._out.append(" ")
@@ -344,15 +365,6 @@ class TextWalker:
 
     def _nothing(self, element: etree._Element) -> None:
         pass
-
-
-def _with_label(title: str, heading: etree._Element, label: etree._Element | None) -> str:
-    """Return "Box 1. Shoes" for a title whose label is a word that texts refer to; not "2.2 Methods"."""
-    if label is None or label is heading or len(label):
-        return title
-    text = clean(label.text or "")
-    named = re.match(r"[^\W\d_]{3,}\b", text) is not None and text.casefold() not in title.casefold()
-    return join_sentences([text, title]) if named else title
 
 
 _HEADINGS = frozenset(("title", "label", "sec-meta", "object-id", "front-stub", "front"))
