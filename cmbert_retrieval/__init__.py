@@ -6,8 +6,14 @@ loads neither torch nor faiss nor onnxruntime.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# onnxruntime reports to its publisher, and keeps a device id in the home folder, unless it is told not to
+# before it is imported; the hub's client likewise. Whoever wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from cmbert_retrieval.codes import CodeSearcher

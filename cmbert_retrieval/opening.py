@@ -106,7 +106,13 @@ def _open(
         reader = IndexReader(Path(index).expanduser())
         try:
             opened, entry = None, reader.manifest.encoder
-            if encoder is not None:
+            if _is_none(encoder):
+                if entry is not None:
+                    raise ConfigError(
+                        f"{index} has vectors; to search it by its words alone, without an encoder: "
+                        "mode='lexical', or --mode lexical"
+                    )
+            elif encoder is not None:
                 given = {"revision": revision, **options}
                 opened = _load_as(entry, encoder, given) if entry else load_encoder(encoder, **given)
             retriever = cls(reader, opened, encoder_options=options)
@@ -117,10 +123,15 @@ def _open(
             raise
         return retriever
     if is_bundled(index):
-        opened = load_encoder(encoder, **{"revision": revision, **options})
+        opened = None if _is_none(encoder) else load_encoder(encoder, **{"revision": revision, **options})
         folder = build_bundled(str(index), opened, cache_folder=cache_folder, notify=notify)
         return cls(IndexReader(folder), opened, encoder_options=options)
     raise ConfigError(f"index '{index}': neither a folder with a {MANIFEST} nor a bundled recipe")
+
+
+def _is_none(encoder: object) -> bool:
+    """Tell whether words alone were asked for."""
+    return isinstance(encoder, str | Path) and str(encoder) == "none"
 
 
 def load_index_encoder(entry: EncoderEntry, index: Path, options: Mapping[str, Any]) -> Encoder:
@@ -182,9 +193,13 @@ def _is_dir(path: Path) -> bool:
 
 
 def build_bundled(
-    name: str, encoder: Encoder, *, cache_folder: str | Path | None = None, notify: Notify | None = None
+    name: str,
+    encoder: Encoder | None,
+    *,
+    cache_folder: str | Path | None = None,
+    notify: Notify | None = None,
 ) -> Path:
-    """Return the folder of a bundled recipe's index, built with ``encoder`` if it is not there yet.
+    """Return the folder of a bundled recipe's index, built if it is not there yet; without encoder: of words.
 
     The folder's name holds a hash of recipe, sources and encoder: another release or encoder is another
     folder. Several processes may ask at once; one builds, the others wait.
@@ -193,10 +208,11 @@ def build_bundled(
     from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.indexes.writer import IndexWriter
 
-    recipe = load_index_recipe(name)
+    recipe = load_index_recipe(name, overrides=[] if encoder is not None else ["encoder=none"])
     corpus = open_corpus(recipe.source.reader, recipe.source.path, **recipe.source.options)
     checksums = [source.checksum for source in corpus.sources()]
-    key = [__version__, recipe.to_json(), checksums, encoder.identity.to_json()]
+    identity = encoder.identity.to_json() if encoder is not None else None
+    key = [__version__, recipe.to_json(), checksums, identity]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     root = Path(cache_folder) if cache_folder is not None else default_cache()
     folder = root / "indexes" / f"{name}-{digest}"
@@ -228,7 +244,7 @@ def index_documents(
 
     corpus = MemoryCorpus(documents)
     opened: Encoder | None = None
-    if encoder != "none":
+    if not _is_none(encoder):
         opened = load_encoder(encoder) if encoder is None or isinstance(encoder, str | Path) else encoder
     settings = [*overrides] if opened is not None else ["encoder=none", *overrides]
     recipe = IndexRecipe.for_corpus("memory", overrides=settings)
@@ -238,7 +254,9 @@ def index_documents(
     folder = Path(path) if path is not None else Path(temporary.name) / "index"  # type: ignore[union-attr]
     try:
         with IndexWriter(folder) as writer:
-            writer.build(corpus, recipe, opened)
+            report = writer.build(corpus, recipe, opened)
+        for line in report.lines():
+            logger.warning("%s", line)  # nothing is left out or cut without a word
         retriever = cls(IndexReader(folder), opened)
     except BaseException:
         if temporary is not None:

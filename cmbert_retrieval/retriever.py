@@ -76,7 +76,8 @@ class Retriever:
                 or, with ``index``, of an encoder.
             index: what to search when ``name`` is an encoder: a bundled recipe, which is then built with it,
                 or a folder that was built with it.
-            encoder: another copy of the index's encoder, or the encoder to build a bundled recipe with.
+            encoder: another copy of the index's encoder, or the encoder to build a bundled recipe with;
+                "none" for a bundled recipe of words alone.
             revision: branch, tag or commit of a hub id.
             cache_folder: where hub files and built recipes are kept.
             local_files_only: never ask the hub.
@@ -116,7 +117,8 @@ class Retriever:
         """Index documents that are in memory.
 
         Args:
-            documents: with unique ids; of two with the same id, the later one counts.
+            documents: with unique ids; of two with the same id, the later one counts. What cannot be used is
+                left out and named in a warning.
             encoder: a name, a folder or an open encoder; None for the default one, "none" for words only.
             path: where the index is kept; None for a temporary folder that goes with the retriever.
             columns: metadata to filter on, name -> type (text, integer, number, boolean, date); None guesses
@@ -124,6 +126,7 @@ class Retriever:
             overrides: recipe settings, ``section.key=value`` each.
 
         Raises:
+            ConfigError: something in ``documents`` is no ``Document``, or its id, title or text is no text.
             CorpusError: no document can be used.
         """
         from cmbert_retrieval.opening import index_documents

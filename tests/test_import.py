@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,17 @@ def test_the_version_is_the_one_of_the_installed_package() -> None:
     from importlib.metadata import version
 
     assert version("cmbert-retrieval") == cmbert_retrieval.__version__
+
+
+def test_nothing_is_reported_to_anybody_and_nothing_kept_in_the_home_folder(
+    tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    program = (
+        "import sys, time; from cmbert_retrieval import load_encoder; "
+        "load_encoder(sys.argv[1]).encode_query(['x']); time.sleep(1)"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", program, str(tiny_encoder_path)], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []  # onnxruntime would keep a device id and a queue of events here

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from samples import SMALL, Wrapper, add, build, delete, documents, queries
 
-from cmbert_retrieval import Document, Retriever, load_encoder
+from cmbert_retrieval import CodeSearcher, Document, Retriever, load_encoder
 from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.encoders.base import Encoder
@@ -378,3 +378,14 @@ def test_a_hub_id_that_is_not_in_the_cache_is_one_line(offline: Path) -> None:
     ) as caught:
         Retriever.from_pretrained("someone/nothing", cache_folder=offline, local_files_only=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bundled_recipe_is_built_of_words_alone_where_there_is_no_encoder(tmp_path: Path) -> None:
+    with Retriever.from_pretrained("icd10cm", encoder="none", cache_folder=tmp_path) as retriever:
+        assert retriever.encoder is None
+        assert CodeSearcher(retriever).search("heart attack", 1)[0].code.code == "I21"
+
+
+def test_no_encoder_for_an_index_with_vectors_is_an_error_that_names_the_mode(index: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has vectors; to search it by its words alone.*--mode lexical"):
+        Retriever.from_pretrained(index, encoder="none")

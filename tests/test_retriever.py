@@ -474,3 +474,47 @@ def test_what_a_prompt_shows_of_hits_and_retrievers_is_a_line_each() -> None:
         )
         assert len(repr(hit)) < 200
         assert repr(hit.document) == "Document(id='n1', title='A note', text=<8,000 characters>)"
+
+
+def test_what_is_left_out_of_documents_in_memory_is_named_in_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    odd = Document("b", "hello there", metadata={"m": object()})
+    twice = [Document("a", "hello world"), Document("a", "hello again")]
+    with Retriever.from_documents([*twice, odd, Document("c", "")], encoder="none") as retriever:
+        assert len(retriever) == 1
+    told = " ".join(record.getMessage() for record in caplog.records)
+    assert "'b': metadata holds a object" in told
+    assert "more than once" in told and "without title and text" in told
+
+
+@pytest.mark.parametrize(
+    ("documents", "reason"),
+    [
+        ([{"id": "1"}], r"documents\[0\] is a dict; expected a Document"),
+        (["text"], r"documents\[0\] is a str; expected a Document"),
+        ([Document("1", "x"), Document(2, "x")], r"documents\[1\].id is a int; expected a text"),  # type: ignore[arg-type]
+        ([Document("1", None)], r"documents\[0\].text is a NoneType; expected a text"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_document_of_texts_is_refused_by_its_number(documents: Any, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        Retriever.from_documents(documents, encoder="none")
+
+
+def test_k_that_is_no_number_is_refused() -> None:
+    with Retriever.from_documents([Document("1", "fever")], encoder="none") as retriever:
+        assert len(retriever.search("fever", np.int64(1))) == 1  # type: ignore[arg-type]
+        for k in (1.5, "3", True, None):
+            with pytest.raises(ConfigError, match="expected a whole number"):
+                retriever.search("fever", k)  # type: ignore[call-overload]
+
+
+def test_columns_are_guessed_of_dates_and_numpy_values_too() -> None:
+    import datetime
+
+    day = datetime.date(2026, 1, 31)
+    document = Document("1", "fever", metadata={"n": np.int64(3), "day": day, "sure": np.bool_(True)})
+    with Retriever.from_documents([document], encoder="none") as retriever:
+        assert dict(retriever.manifest.columns) == {"n": "integer", "day": "date", "sure": "boolean"}
+        assert retriever.search("fever", filter={"n": {"ge": 3}, "day": {"ge": "2026-01-01"}, "sure": "yes"})

@@ -56,6 +56,8 @@ class BuildProgress:
             self._read_rows += count
         elif phase == "rows":
             self._draw(self._bar)(count)
+        elif phase == "resumed":
+            self._draw(self._bar).resume(count)
         elif phase == "words":
             if self._drawn is not self._words and self._bar.count:
                 self._words.total = self._bar.count
@@ -69,8 +71,11 @@ def split_source(source: str) -> tuple[str, str]:
         CorpusError: the reader cannot be told.
     """
     from cmbert_retrieval.corpora import READERS, guess_reader
+    from cmbert_retrieval.errors import CorpusError
 
     name, colon, path = source.partition(":")
+    if not path and name in READERS and name != "icd10cm" and not Path(source).exists():
+        raise CorpusError(f"--from {source}: the path is missing; expected --from {name}:PATH")
     if colon and (name in READERS or not Path(source).exists()):
         return name, path
     if source in READERS and not Path(source).exists():

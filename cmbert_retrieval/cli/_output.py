@@ -81,6 +81,7 @@ class ProgressBar:
             unit: what is counted, in the plural.
         """
         self.label, self.total, self.unit, self.count = label, total, unit, 0
+        self._before = 0  # done by an earlier run: says nothing of how fast this one is
         self._quiet = logging.getLogger("cmbert_retrieval").getEffectiveLevel() > logging.WARNING
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -101,6 +102,13 @@ class ProgressBar:
             self._bar.advance(self._task, count)
         elif not self._quiet and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._say()
+
+    def resume(self, count: int) -> None:
+        """Note that ``count`` were done by an earlier run."""
+        self._before += count
+        self.count += count
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self.count)
 
     def expect(self, total: int) -> None:
         """Set how much there is to do, once that is known."""
@@ -125,7 +133,7 @@ class ProgressBar:
     def _say(self, *, last: bool = False) -> None:
         self._said, self._told = time.monotonic(), self.count
         seconds = max(self._said - self._began, 1e-9)
-        rate = self.count / seconds
+        rate = (self.count - self._before) / seconds
         line = f"{self.label}: {self.count:,}"
         if self.total:
             line += f" of {self.total:,} {self.unit} ({self.count / self.total:.0%})"

@@ -33,7 +33,9 @@ _WHOLE_CODE = re.compile(r"[A-Z][0-9][0-9A-Z]\.[0-9A-Z]{1,4}", re.IGNORECASE)
 IndexName = Annotated[
     str, typer.Option("--index", help="The index of codes: a bundled recipe's name, a folder or a hub id.")
 ]
-Encoder = Annotated[str | None, typer.Option(help="An encoder to build or open the index with.")]
+Encoder = Annotated[
+    str | None, typer.Option(help="An encoder to build or open the index with; 'none': by words alone.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -77,7 +79,7 @@ def search(
     query = typed_query(words)
     with open_searcher(index, encoder) as searcher:
         if _WHOLE_CODE.fullmatch(query) and searcher.resolve(query) is None:
-            raise _no_code(query)
+            raise _no_code(query, searcher)
         hits = searcher.search(query, k, mode=mode.value if mode else None, filter=where)
         name = searcher.retriever.manifest.recipe["name"]
     if as_json:
@@ -96,11 +98,24 @@ def print_codes(hits: list[CodeHit]) -> None:
     rows = []
     for hit in hits:
         found_by = "" if hit.matched == hit.code.title else hit.matched
-        rows.append((hit.full_code, hit.code.title, found_by, _claim(hit), f"{hit.score:.3f}"))
+        rows.append((hit.full_code, hit.title, found_by, _claim(hit), f"{hit.score:.3f}"))
     print_table(columns, rows)
 
 
-def _no_code(text: str) -> ConfigError:
+def _no_code(text: str, searcher: CodeSearcher) -> ConfigError:
+    """Return the error for what is no code, with the nearest thing that is one."""
+    for end in range(len(text) - 1, 2, -1):
+        found = searcher.resolve(text[:end].rstrip("."))
+        if found is None:
+            continue
+        code = found[0]
+        if code.seventh and not code.children:
+            what = f"takes one of these as its seventh character: {', '.join(code.seventh)}"
+        elif code.children:
+            what = f"has {', '.join(code.children[:8])}{', ...' if len(code.children) > 8 else ''} below it"
+        else:
+            what = "has nothing below it"
+        return ConfigError(f"'{text[:60]}' is no code of this release; {code.code} ({code.title}) {what}")
     return ConfigError(
         f"'{text[:60]}' is no code of this release; a code looks like I21.4; to search by words: "
         'cmbert codes "heart attack"'
@@ -128,7 +143,7 @@ def hit_json(hit: CodeHit) -> dict[str, Any]:
         "rank": hit.rank,
         "score": round(hit.score, 6),
         "code": hit.full_code,
-        "title": hit.code.title,
+        "title": hit.title,
         "matched": hit.matched,
         "billable": hit.code.billable or bool(hit.seventh),
         "seventh": dict(hit.code.seventh),
@@ -157,7 +172,7 @@ def show(
     with open_searcher(index, encoder) as searcher:
         found = searcher.resolve(code)
         if found is None:
-            raise _no_code(code)
+            raise _no_code(code, searcher)
         entry, seventh = found
         if as_json:
             print_json(_with_seventh(entry, seventh, code_to_json(entry)))
@@ -166,4 +181,15 @@ def show(
 
 
 def _with_seventh(entry: Code, seventh: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "seventh_character": seventh} if seventh else values
+    if not seventh:
+        return values
+    from cmbert_retrieval.codes.tree import extend, full_title
+
+    return {
+        **values,
+        "code": extend(entry.code, seventh),
+        "title": full_title(entry, seventh),
+        "billable": seventh in entry.seventh and not entry.children,
+        "base_code": entry.code,
+        "seventh_character": seventh,
+    }

@@ -27,7 +27,9 @@ def demo(
     pmc: Annotated[
         Path | None, typer.Option(help="PMC articles to index as well: a folder, a tar.gz or an .xml file.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Another encoder than the default one.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Another encoder than the default one; 'none' for words alone.")
+    ] = None,
 ) -> None:
     """Build the ICD-10-CM index and answer five questions; with --pmc, index and search articles too."""
     with open_searcher(encoder=encoder) as searcher:
@@ -65,14 +67,15 @@ def _articles(pmc: Path, encoder: str | None) -> Path:
     from cmbert_retrieval.retriever import Retriever
 
     corpus = open_corpus("pmc", pmc)
-    opened = load_encoder(encoder)
+    opened = None if encoder == "none" else load_encoder(encoder)
+    settings = ["encoder=none"] if opened is None else []
     # Other articles or another encoder are another folder: no answer comes from what was there before.
-    key = [[source.checksum for source in corpus.sources()], opened.identity.to_json()]
+    key = [[source.checksum for source in corpus.sources()], opened.identity.to_json() if opened else None]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     out = cache_folder() / "indexes" / f"demo-{digest}"
     if not (out / MANIFEST).is_file():
         with BuildProgress() as progress, IndexWriter(out, notify=progress) as writer:
-            report = writer.build(corpus, IndexRecipe.for_corpus("pmc", pmc), opened)
+            report = writer.build(corpus, IndexRecipe.for_corpus("pmc", pmc, overrides=settings), opened)
         print_report(report, out, as_json=False, done="indexed")
     with Retriever.from_pretrained(out) as retriever:
         counts = f"{plural(len(retriever), 'article')}, {plural(retriever.manifest.rows, 'passage')}"

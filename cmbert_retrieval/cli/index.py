@@ -106,6 +106,8 @@ def add(
 
     corpus = open_corpus(*split_source(source))
     opened = _encoder_of(index, encoder, device=device, as_built=True)
+    if encoder is not None and opened is None:
+        raise ConfigError(f"{index} holds words only and takes no encoder; leave --encoder out")
     with (
         BuildProgress(encodes=opened is not None) as progress,
         IndexWriter(index, notify=progress) as writer,

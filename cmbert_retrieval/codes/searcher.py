@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 from cmbert_retrieval.codes.ranking import RankedCode, rank_phrases
-from cmbert_retrieval.codes.tree import code_from_document, extend
+from cmbert_retrieval.codes.tree import code_from_document, extend, full_title
 from cmbert_retrieval.corpora.code_names import entry_texts, official_names
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.types import Code, Document
@@ -44,7 +44,7 @@ class CodeHit:
     def __repr__(self) -> str:
         """Show one line: the code, its title, and the name that matched."""
         return (
-            f"CodeHit(rank={self.rank}, score={self.score:.3f}, {self.full_code!r}, {self.code.title!r}, "
+            f"CodeHit(rank={self.rank}, score={self.score:.3f}, {self.full_code!r}, {self.title!r}, "
             f"matched={self.matched!r})"
         )
 
@@ -53,12 +53,26 @@ class CodeHit:
         """The code with the seventh character that was typed."""
         return extend(self.code.code, self.seventh) if self.seventh else self.code.code
 
+    @property
+    def title(self) -> str:
+        """The code's title, with what the seventh character says that was typed."""
+        return full_title(self.code, self.seventh)
+
 
 class CodeSearcher:
     """Looks codes up in an index of codes. One searcher serves any number of threads."""
 
     def __init__(self, retriever: Retriever) -> None:
-        """Wrap an open index of codes, which the caller closes."""
+        """Wrap an open index of codes, which the caller closes.
+
+        Raises:
+            ConfigError: ``retriever`` is none.
+        """
+        if not hasattr(retriever, "manifest"):
+            raise ConfigError(
+                f"a CodeSearcher was made of a {type(retriever).__name__}; expected an open retriever: "
+                'CodeSearcher(Retriever.from_pretrained("icd10cm"))'
+            )
         self.retriever = retriever
 
     def __repr__(self) -> str:

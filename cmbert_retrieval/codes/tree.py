@@ -74,6 +74,11 @@ def extend(code: str, character: str) -> str:
     return f"{flat[:3]}.{flat[3:]}"
 
 
+def full_title(code: Code, seventh: str = "") -> str:
+    """Return a code's title with the meaning of a seventh character."""
+    return f"{code.title}, {code.seventh[seventh]}" if seventh in code.seventh else code.title
+
+
 def billing_status(code: Code, *, seventh: str = "") -> str:
     """Return whether a code may stand on a claim, and if not, what it lacks.
 
@@ -102,7 +107,7 @@ def describe_code(code: Code, *, lookup: Lookup | None = None, seventh: str = ""
     find: Lookup = lookup or (lambda _: None)
     above = list(_ancestors(code, find))
     name = extend(code.code, seventh) if seventh else code.code
-    title = f"{code.title}, {code.seventh[seventh]}" if seventh in code.seventh else code.title
+    title = full_title(code, seventh)
     system = SYSTEM_TITLES.get(code.system, code.system)
     sections = [
         [f"{name}  {title}", f"{system}, release {code.release}: {billing_status(code, seventh=seventh)}"],

@@ -1,4 +1,4 @@
-"""Citations, exponents, footnote marks and labels of a JATS text, which lose their meaning on a plain line."""
+"""Citations, exponents, footnote marks and labels of a JATS text: what a plain line would spoil."""
 
 from __future__ import annotations
 

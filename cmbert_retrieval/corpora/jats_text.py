@@ -19,16 +19,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from cmbert_retrieval.corpora import jats_marks as marks
 from cmbert_retrieval.corpora.formulas import mathml_text, tex_text
 from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, join_sentences, table_rows
-from cmbert_retrieval.corpora.jats_marks import (
-    bracketed,
-    is_citation,
-    is_raised_citation,
-    may_cite,
-    raised,
-    with_label,
-)
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -80,8 +73,6 @@ class TextWalker:
 
     def title(self, element: etree._Element) -> str:
         """Return the text of a title without the footnotes and footnote marks in it."""
-        if len(element) == 0:
-            return clean(element.text or "")
         for mark in list(element.iter("xref", "fn")):
             if mark.tag == "fn" or mark.get("ref-type") in ("fn", "author-notes", "corresp"):
                 parent, previous = mark.getparent(), mark.getprevious()
@@ -153,7 +144,7 @@ class TextWalker:
             heading = element.find("label")
         path, title = self._path, ""
         if heading is not None and (title := self.title(heading)):
-            title = with_label(title, heading, element.find("label"))
+            title = marks.with_label(title, heading, element.find("label"))
             self._path = (*path, title)
         before = self._count()
         if element.text:
@@ -306,7 +297,7 @@ class TextWalker:
 
     def _superscript(self, element: etree._Element) -> None:
         before = self._before()
-        if before not in "[(" and is_raised_citation(element, before):
+        if before not in "[(" and marks.is_raised_citation(element, before):
             self._cite(element, before)
             return
         following = element.getnext() if not (element.tail or "").strip() else None
@@ -316,11 +307,11 @@ class TextWalker:
             else ""
         )
         text = self._raw(element)
-        self._out.append(raised(text, before, more))
+        self._out.append(marks.raised(text, before, more))
 
     def _xref(self, element: etree._Element) -> None:
         before = self._before()
-        if element.get("ref-type") == "bibr" and may_cite(element, before):
+        if element.get("ref-type") == "bibr" and marks.may_cite(element, before):
             self._cite(element, before)
         else:
             self._children(element)
@@ -329,7 +320,7 @@ class TextWalker:
         # Walked once, whatever it is: elements within elements would otherwise be walked 2^depth times.
         raw = self._raw(element)
         text = clean(raw)
-        self._out.append(bracketed(text, before) if is_citation(text) else raw)
+        self._out.append(marks.bracketed(text, before) if marks.is_citation(text) else raw)
 
     def _before(self) -> str:
         """Return the character before this place in the paragraph."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import Any
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
+from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.types import Document
 
 _LOOKED_AT = 1000
@@ -21,6 +23,8 @@ class MemoryCorpus(Corpus):
 
     def __init__(self, documents: Iterable[Document]) -> None:
         self._documents = list(documents)
+        for number, document in enumerate(self._documents):
+            _check(document, number)
 
     def records(self, after: Cursor | None = None) -> Iterator[Record]:
         """Yield the documents in their order."""
@@ -60,6 +64,23 @@ class MemoryCorpus(Corpus):
         return columns
 
 
+def _check(document: object, number: int) -> None:
+    """Refuse what is no document of texts: a mistake of the program, not of a record.
+
+    Raises:
+        ConfigError: which one, and what it is.
+    """
+    if not isinstance(document, Document):
+        raise ConfigError(
+            f"documents[{number}] is a {type(document).__name__}; expected a Document: "
+            'Document(id="1", text="...", title="...", metadata={...})'
+        )
+    for name in ("id", "text", "title"):
+        value = getattr(document, name)
+        if not isinstance(value, str):
+            raise ConfigError(f"documents[{number}].{name} is a {type(value).__name__}; expected a text")
+
+
 def _facts(document: Document) -> str:
     """Return what a document has besides its texts, written the same way in every process."""
     sections = [[section.start, section.end, section.path, section.kind] for section in document.sections]
@@ -83,6 +104,10 @@ def _plain(value: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
+    if hasattr(value, "item") and not getattr(value, "ndim", 0):
+        value = value.item()  # a numpy scalar
+    if isinstance(value, date):
+        return "date"
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):

@@ -106,7 +106,7 @@ class SegmentBuild:
         rows = done.next_row - self._plan.first_row
         if rows:
             self._notify("read", rows)
-            self._notify("rows", rows)
+            self._notify("resumed", rows - self._shards.missing())
             self._notify("documents", self.report.documents)
         self.report.encoded += self._shards.encode_missing()
         if not done.finished:

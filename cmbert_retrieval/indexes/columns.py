@@ -34,6 +34,9 @@ def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
     return dict(columns)
 
 
+_BOOLEANS = {"true": 1, "yes": 1, "false": 0, "no": 0}
+
+
 def encode_value(kind: str, value: Any) -> Value:
     """Return a single metadata value as it is stored and compared.
 
@@ -45,8 +48,8 @@ def encode_value(kind: str, value: Any) -> Value:
     if hasattr(value, "item") and not getattr(value, "ndim", 0):
         value = value.item()  # a numpy scalar
     if kind == "boolean":
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return int(value.lower() == "true")
+        if isinstance(value, str) and value.lower() in _BOOLEANS:
+            return _BOOLEANS[value.lower()]
         if value is True or value is False or (type(value) is int and value in (0, 1)):
             return int(value)
         raise ValueError("not true or false")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from cmbert_retrieval.errors import ConfigError, IndexMismatchError
 from cmbert_retrieval.indexes.manifest import Manifest
 
@@ -34,6 +36,8 @@ def check_search(manifest: Manifest, k: int, mode: str | None) -> str:
     mode = mode or manifest.recipe["search"]["mode"]
     if mode not in MODES:
         raise ConfigError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise ConfigError(f"k is a {type(k).__name__}; expected a whole number")
     if not 1 <= k <= MAX_K:
         raise ConfigError(f"k is {k}; expected 1 to {MAX_K:,}")
     if manifest.encoder is None and mode != "lexical":

@@ -83,7 +83,7 @@ class Segment:
             matching = np.fromiter(self.documents.rows_matching(where), dtype=np.int64)
             allowed[self.positions_of(matching)] = True
         allowed[self.positions_of(dead[start:end])] = False
-        return allowed
+        return None if allowed.all() else allowed
 
     def close(self) -> None:
         """Close the files."""

@@ -208,21 +208,28 @@ class ShardStore:
                 raise
         report.encoded += self._encode(shard, pending.rows, pending.kept)
 
-    def encode_missing(self) -> int:
-        """Encode the shard that a killed run had stored but not encoded; return how many rows that took."""
+    def missing(self) -> int:
+        """Return how many stored rows have no vectors yet."""
+        return sum(end - first for _, first, end in self._unencoded())
+
+    def _unencoded(self) -> list[tuple[int, int, int]]:
+        """Return number, first row and end of the shards that were stored and not encoded."""
         if self._encoder is None:
-            return 0
-        encoded = 0
+            return []
         with self._guarded():
             shards = self._connection.execute("SELECT shard, first_row, end_row FROM shards").fetchall()
-        for shard, first, end in shards:
-            if not (self._folder / shard_name(shard)).exists():
-                kept = self._connection.execute(
-                    "SELECT row, old FROM kept WHERE row >= ? AND row < ?", (first, end)
-                )
-                with closing(store.DocumentStore(self._folder / store.DATABASE)) as documents:
-                    rows = list(documents.read_rows("row >= ? AND row < ?", (first, end)))
-                encoded += self._encode(shard, rows, dict(kept.fetchall()))
+        return [shard for shard in shards if not (self._folder / shard_name(shard[0])).exists()]
+
+    def encode_missing(self) -> int:
+        """Encode the shard that a killed run had stored but not encoded; return how many rows that took."""
+        encoded = 0
+        for shard, first, end in self._unencoded():
+            kept = self._connection.execute(
+                "SELECT row, old FROM kept WHERE row >= ? AND row < ?", (first, end)
+            )
+            with closing(store.DocumentStore(self._folder / store.DATABASE)) as documents:
+                rows = list(documents.read_rows("row >= ? AND row < ?", (first, end)))
+            encoded += self._encode(shard, rows, dict(kept.fetchall()))
         return encoded
 
     def finish(self, report: Report) -> None:

@@ -71,7 +71,7 @@ BAD = [
     ("number", "inf"),
     ("number", 10**400),
     ("number", False),
-    ("boolean", "yes"),
+    ("boolean", "perhaps"),
     ("boolean", 2),
     ("boolean", 1.0),
     ("boolean", None),
