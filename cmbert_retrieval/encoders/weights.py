@@ -73,7 +73,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name, without reading their values.
 
     Raises:
-        EncoderError: the file is absent, truncated, or no safetensors file.
+        EncoderError: the file is absent, truncated, or no safetensors file; or floats of 8 or fewer bits.
     """
     try:
         size = file.stat().st_size
@@ -89,6 +89,11 @@ def read_header(file: Path) -> dict[str, Tensor]:
             first, last = entry["data_offsets"]
             shape = tuple(int(extent) for extent in entry["shape"])
             start, stop = 8 + length + int(first), 8 + length + int(last)
+            if entry["dtype"].startswith("F") and entry["dtype"] not in _FLOATS:
+                raise EncoderError(
+                    f"{file}: tensor {name!r} is in {entry['dtype']}; expected F64, F32, F16 or BF16. "
+                    "Save the model in one of these"
+                )
             expected = int(np.prod(shape, dtype=np.int64)) * _SIZES.get(entry["dtype"], 0)
             if not 8 + length <= start <= stop <= size or (
                 entry["dtype"] in _SIZES and stop - start != expected
@@ -119,15 +124,28 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
                 )
             tensors.update(read_header(folder / name))
         return tensors
+    _refuse_pickle(folder, "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)")
+    raise EncoderError(f"{folder}: no weights; expected model.safetensors")
+
+
+def check_no_pickle(folder: Path) -> None:
+    """Check that no module of an encoder has its weights in a pickle, which sentence-transformers would open.
+
+    Raises:
+        EncoderError: one has; it is named.
+    """
+    for kind, path in module_paths(folder):
+        if kind != "Transformer" and not (path / "model.safetensors").is_file():
+            _refuse_pickle(path, "SentenceTransformer(FOLDER).save_pretrained(NEW_FOLDER)")
+
+
+def _refuse_pickle(folder: Path, conversion: str) -> None:
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.ckpt") for path in folder.glob(pattern))
     if pickles:
         raise EncoderError(
             f"{folder}: its weights are a pickle ({pickles[0]}), which can run code when it is opened; "
-            "expected "
-            "model.safetensors. Convert it where you trust it: "
-            "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            f"expected model.safetensors. Convert it where you trust it: {conversion}"
         )
-    raise EncoderError(f"{folder}: no weights; expected model.safetensors")
 
 
 def canonical_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -183,6 +201,7 @@ def weights_sha256(folder: Path) -> str:
     Raises:
         EncoderError: there are no readable safetensors.
     """
+    check_no_pickle(folder)
     modules = module_paths(folder)
     transformer = next((path for name, path in modules if name == "Transformer"), folder)
     tensors = checkpoint_tensors(transformer)
