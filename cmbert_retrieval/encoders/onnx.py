@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
+from cmbert_retrieval.encoders.fingerprint import check_fingerprint
 from cmbert_retrieval.encoders.settings import pools_without_prompt, read_json, read_settings
 from cmbert_retrieval.encoders.texts import check_texts
 from cmbert_retrieval.encoders.workers import Workers
@@ -38,6 +39,11 @@ GRAPH_FILES = {"int8": "model_int8.onnx", "float32": "model.onnx"}
 """dtype -> file below ``onnx/``; the first one that is there is the one that opens."""
 
 
+MANIFEST_FILE = "onnx/cmbert.json"
+TOKENIZER_FILE = "onnx/tokenizer.json"
+"""The tokenizer as it ran for the export: the model's own file may say less than its configuration does."""
+
+
 @dataclass(frozen=True, slots=True)
 class OnnxManifest:
     """``onnx/cmbert.json``: what the graphs beside it were exported from.
@@ -47,6 +53,7 @@ class OnnxManifest:
         opset: version of the operators in the graphs.
         pad_id: token id that fills up a batch.
         files: dtype -> file name.
+        sources: a hash of each file that the export was made from; empty in exports of older versions.
         format: version of this file.
     """
 
@@ -54,6 +61,7 @@ class OnnxManifest:
     opset: int
     pad_id: int
     files: Mapping[str, str]
+    sources: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def write(self, path: Path) -> None:
@@ -78,14 +86,21 @@ class OnnxManifest:
             if any(Path(name).name != name for name in files.values()):
                 raise ValueError("a file name leaves the folder")
             identity = EncoderIdentity.from_json(values["identity"])
-            return cls(identity, int(values["opset"]), int(values["pad_id"]), files, int(values["format"]))
+            return cls(
+                identity,
+                int(values["opset"]),
+                int(values["pad_id"]),
+                files,
+                dict(values.get("sources") or {}),
+                int(values["format"]),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EncoderError(f"{path}: not an export manifest ({error}); export the model again") from error
 
 
 def is_onnx_folder(folder: Path) -> bool:
     """Return whether ``folder`` holds an export that this backend opens."""
-    return (folder / "onnx" / "cmbert.json").is_file()
+    return (folder / MANIFEST_FILE).is_file()
 
 
 class OnnxEncoder:
@@ -106,7 +121,8 @@ class OnnxEncoder:
         prompts: other prompts than the folder's.
 
     Raises:
-        EncoderError: the folder has no export, a file is missing or broken, or the dtype was not exported.
+        EncoderError: the folder has no export, a file is missing or broken, the dtype was not exported, or
+            the model beside the export is another one by now.
     """
 
     def __init__(
@@ -126,7 +142,8 @@ class OnnxEncoder:
                 f"{self._folder}: no onnx/cmbert.json; expected an exported encoder. "
                 "Make one with: cmbert export FOLDER --out DIR"
             )
-        self._manifest = OnnxManifest.read(self._folder / "onnx" / "cmbert.json")
+        self._manifest = OnnxManifest.read(self._folder / MANIFEST_FILE)
+        check_fingerprint(self._folder, self._manifest.sources)
         identity = replace(self._manifest.identity, revision=revision or self._manifest.identity.revision)
         longest = identity.max_tokens if max_tokens is None else read_settings(self._folder).longest
         self._identity = with_changes(identity, longest=longest, max_tokens=max_tokens, prompts=prompts)
@@ -203,7 +220,8 @@ class OnnxEncoder:
     def _open_tokenizer(self, *, truncate: bool) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        path = self._folder / "tokenizer.json"
+        # Exports of older versions, which name no sources, read the model's own.
+        path = self._folder / (TOKENIZER_FILE if self._manifest.sources else "tokenizer.json")
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
