@@ -21,6 +21,7 @@ from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity
 from cmbert_retrieval.encoders.fingerprint import fingerprint
 from cmbert_retrieval.encoders.graph import OPSET, quantize_graph, write_graph
 from cmbert_retrieval.encoders.identity import PROBE_TEXTS, row_cosines
+from cmbert_retrieval.encoders.modules import is_two_models, module_paths, pools_without_prompt
 from cmbert_retrieval.encoders.onnx import (
     GRAPH_FILES,
     MANIFEST_FILE,
@@ -29,7 +30,6 @@ from cmbert_retrieval.encoders.onnx import (
     OnnxManifest,
     is_onnx_folder,
 )
-from cmbert_retrieval.encoders.settings import module_paths, pools_without_prompt
 from cmbert_retrieval.errors import ConfigError, EncoderError, MissingExtraError
 from cmbert_retrieval.storage import fsync_folder, fsync_tree, plain_mode
 
@@ -123,6 +123,11 @@ def export_encoder(
         revision=revision,
     )
     assert isinstance(encoder, SentenceTransformersEncoder)
+    if is_two_models(encoder.folder):
+        raise EncoderError(
+            f"{name}: has an encoder for queries and one for documents, and an export holds one; use backend "
+            "'sentence_transformers' for this model"
+        )
     if encoder.identity.prompts and pools_without_prompt(encoder.folder):
         raise EncoderError(
             f"{name}: its pooling leaves the prompt out (include_prompt is false), which a graph cannot, "

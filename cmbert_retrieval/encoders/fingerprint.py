@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cmbert_retrieval.encoders.settings import module_paths
+from cmbert_retrieval.encoders.modules import module_paths
 from cmbert_retrieval.errors import EncoderError
 
 _NAMES = frozenset(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
 from cmbert_retrieval.encoders.fingerprint import check_fingerprint
-from cmbert_retrieval.encoders.settings import pools_without_prompt, read_json, read_settings
+from cmbert_retrieval.encoders.modules import pools_without_prompt, read_json
+from cmbert_retrieval.encoders.settings import read_settings
 from cmbert_retrieval.encoders.texts import check_texts
 from cmbert_retrieval.encoders.workers import Workers
 from cmbert_retrieval.errors import ConfigError, EncoderError

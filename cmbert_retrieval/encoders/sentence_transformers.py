@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
 from cmbert_retrieval.encoders.batching import length_sorted_batches
 from cmbert_retrieval.encoders.devices import choose_attention, choose_device, choose_dtype
+from cmbert_retrieval.encoders.modules import SIDES, module_paths, module_routes
 from cmbert_retrieval.encoders.onnx import with_changes
 from cmbert_retrieval.encoders.report import LoadReport, check_loaded
-from cmbert_retrieval.encoders.settings import module_paths, read_settings
+from cmbert_retrieval.encoders.settings import read_settings
 from cmbert_retrieval.encoders.texts import check_texts
 from cmbert_retrieval.encoders.weights import check_no_pickle, checkpoint_tensors, weights_sha256
 from cmbert_retrieval.errors import CmbertError, ConfigError, EncoderError, MissingExtraError
@@ -38,6 +39,8 @@ DEFAULT_GPU_BATCH_TOKENS = 65_536
 
 class SentenceTransformersEncoder:
     """A sentence-transformers folder or a plain checkpoint, run by torch.
+
+    The folder may hold two encoders, one for queries and one for documents (a Router).
 
     Args:
         folder: with ``config.json`` and safetensors.
@@ -83,24 +86,35 @@ class SentenceTransformersEncoder:
                 )
         self._folder = Path(folder)
         settings = read_settings(self._folder)
-        self._transformer_folder = next(
-            (path for kind, path in module_paths(self._folder) if kind == "Transformer"), self._folder
-        )
-        checkpoint_tensors(self._transformer_folder)  # refuses a pickle before anything opens it
+        routes = module_routes(self._folder)
+        folders = {
+            side: next((path for kind, path in modules if kind == "Transformer"), self._folder)
+            for side, modules in routes.items()
+        }
+        for path in folders.values():
+            checkpoint_tensors(path)  # refuses a pickle before anything opens it
         check_no_pickle(self._folder)
         self._device = choose_device(device)
         limit_tokenizers(threads)
         self._model = self._open(choose_dtype(dtype, self._device), choose_attention(attention, self._device))
         if pooling is not None and pooling != settings.pooling:
             settings = replace(settings, pooling=pooling, dim=_replace_pooling(self._model, pooling))
-        self._report = check_loaded(self._transformer_folder, self._model[0].auto_model)
-        logger.info("%s: %s", self._folder, self._report)
+        self._stages = _stages(self._model)
+        reports: dict[Path, LoadReport] = {}
+        for side, path in folders.items():
+            if path not in reports:
+                reports[path] = check_loaded(path, self._stages[side][0].auto_model)
+                logger.info("%s: %s", path, reports[path])
+            _prepare_tokenizer(path, self._stages[side][0])
+        self._report = LoadReport(
+            loaded=sum(report.loaded for report in reports.values()),
+            heads=tuple(head for report in reports.values() for head in report.heads),
+        )
         if not settings.trained and pooling is None:
             logger.warning(
                 "%s has no pooling settings: it was not trained for retrieval, and gets mean pooling",
                 name or self._folder,
             )
-        _prepare_tokenizer(self._transformer_folder, self._model)
         on_cpu = self._device.type == "cpu"
         if on_cpu:
             import torch
@@ -121,6 +135,8 @@ class SentenceTransformersEncoder:
         self._batch_tokens = batch_tokens or (
             DEFAULT_CPU_BATCH_TOKENS if on_cpu else DEFAULT_GPU_BATCH_TOKENS
         )
+        length = self._unhashed.max_tokens
+        self._limits = {"document": length, "query": min(length, settings.query_tokens or length)}
         self._source = source or str(folder)
         self._lock = threading.Lock()
         self._try()
@@ -152,13 +168,13 @@ class SentenceTransformersEncoder:
 
     def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return ``[texts, dim]`` for search queries."""
-        return self._encode(texts, self._unhashed.prompts.get("query", ""), None)
+        return self._encode(texts, "query", None)
 
     def encode_document(
         self, texts: Sequence[str], *, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Return ``[texts, dim]`` for texts to be found, in the order given."""
-        return self._encode(texts, self._unhashed.prompts.get("document", ""), progress)
+        return self._encode(texts, "document", progress)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the length of each text in tokens, special tokens and prompt not counted."""
@@ -166,7 +182,7 @@ class SentenceTransformersEncoder:
         if not texts:
             return []
         with self._lock:
-            encoded = self._model.tokenizer(
+            encoded = self._stages["document"][0].tokenizer(
                 list(texts), add_special_tokens=False, truncation=False, verbose=False
             )
         return [len(ids) for ids in encoded["input_ids"]]
@@ -204,30 +220,33 @@ class SentenceTransformersEncoder:
             ) from error
         return model.eval()
 
-    def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> NDArray[np.float32]:
+    def _encode(self, texts: Sequence[str], side: str, progress: Progress | None) -> NDArray[np.float32]:
         import torch
 
         check_texts(texts)
         vectors = np.empty((len(texts), self._unhashed.dim), np.float32)
         if not texts:
             return vectors
-        tokenizer = self._model.tokenizer
+        prompt = self._unhashed.prompts.get(side, "")
+        tokenizer = self._stages[side][0].tokenizer
         with self._lock:  # a fast tokenizer keeps its truncation as state
             encoded = tokenizer(
-                [prompt + text for text in texts], truncation=True, max_length=self._unhashed.max_tokens
+                [prompt + text for text in texts], truncation=True, max_length=self._limits[side]
             )
         for position in (index for index, ids in enumerate(encoded["input_ids"]) if not ids):
             # An empty text of a model without special tokens: one token, as in the onnx encoder.
             for name, values in encoded.items():
                 filler = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 1}
                 values[position] = [filler.get(name, 0)]
-        prompt_tokens = self._excluded_tokens(prompt)
+        prompt_tokens = self._excluded_tokens(prompt, side)
         for batch in length_sorted_batches([len(ids) for ids in encoded["input_ids"]], self._batch_tokens):
             rows = {name: [values[position] for position in batch] for name, values in encoded.items()}
             features = tokenizer.pad(rows, return_tensors="pt").to(self._device)
             with torch.inference_mode():
-                output = self._model.forward({**features, **prompt_tokens})["sentence_embedding"]
-            vectors[batch] = output[:, : self._unhashed.dim].float().cpu().numpy()
+                output: dict[str, torch.Tensor] = {**features, **prompt_tokens}
+                for stage in self._stages[side]:
+                    output = stage(output)
+            vectors[batch] = output["sentence_embedding"][:, : self._unhashed.dim].float().cpu().numpy()
             if progress is not None:
                 progress(len(batch))
         if self._unhashed.normalized:
@@ -241,7 +260,8 @@ class SentenceTransformersEncoder:
             EncoderError: the model cannot encode, or gives vectors of another length or NaN.
         """
         try:
-            vectors = self._encode(["", "A text to try the model with"], "", None)
+            texts = ["", "A text to try the model with"]
+            vectors = np.stack([self._encode(texts, side, None) for side in SIDES])
         except CmbertError:
             raise
         except Exception as error:  # from torch and from tokenizers: anything
@@ -255,16 +275,17 @@ class SentenceTransformersEncoder:
                 "its weights, or take dtype='float32'"
             )
 
-    def _excluded_tokens(self, prompt: str) -> dict[str, int]:
+    def _excluded_tokens(self, prompt: str, side: str) -> dict[str, int]:
         """Return how many tokens the pooling leaves out, for models that pool without their prompt."""
         from sentence_transformers.sentence_transformer.modules import Pooling
 
-        pooling = next((module for module in self._model if isinstance(module, Pooling)), None)
+        tokenizer = self._stages[side][0].tokenizer
+        pooling = next((module for module in self._stages[side] if isinstance(module, Pooling)), None)
         if not prompt or getattr(pooling, "include_prompt", True):
             return {}
         with self._lock:
-            ids = self._model.tokenizer(prompt)["input_ids"]
-        ends_special = ids and ids[-1] in self._model.tokenizer.all_special_ids
+            ids = tokenizer(prompt)["input_ids"]
+        ends_special = ids and ids[-1] in tokenizer.all_special_ids
         return {"prompt_length": len(ids) - bool(ends_special)}
 
 
@@ -273,7 +294,14 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _prepare_tokenizer(folder: Path, model: SentenceTransformer) -> None:
+def _stages(model: SentenceTransformer) -> dict[str, list[Any]]:
+    """Return the modules that a query and a document go through; a Router has a row for each."""
+    first, *rest = model
+    routes = getattr(first, "sub_modules", None)
+    return {side: [first, *rest] if routes is None else [*routes[side], *rest] for side in SIDES}
+
+
+def _prepare_tokenizer(folder: Path, transformer: Any) -> None:
     """Give a tokenizer without padding a token to pad with, and check that it belongs to the model.
 
     Without its files transformers makes a tokenizer of nothing but special tokens, and says no word.
@@ -281,7 +309,7 @@ def _prepare_tokenizer(folder: Path, model: SentenceTransformer) -> None:
     Raises:
         EncoderError: it knows no word, or gives ids that the model has no embedding for.
     """
-    tokenizer = model.tokenizer
+    tokenizer = transformer.tokenizer
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # never seen: the attention mask leaves it out
     # Special tokens that transformers adds of its own are seen by no model, or by the trial in _try.
@@ -294,7 +322,7 @@ def _prepare_tokenizer(folder: Path, model: SentenceTransformer) -> None:
         )
     rows = None
     with contextlib.suppress(NotImplementedError):  # a model that computes embeddings has no table of them
-        rows = getattr(model[0].auto_model.get_input_embeddings(), "num_embeddings", None)
+        rows = getattr(transformer.auto_model.get_input_embeddings(), "num_embeddings", None)
     if rows is not None and max(ids) >= rows:
         raise EncoderError(
             f"{folder}: its tokenizer gives ids up to {max(ids)}, the model has embeddings for "

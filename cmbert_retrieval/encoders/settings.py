@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cmbert_retrieval.encoders.modules import module_routes, optional_json
 from cmbert_retrieval.errors import EncoderError
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 512
-
-MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
-"""Types of sentence-transformers modules whose settings, weights and export are understood."""
 
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -44,6 +41,7 @@ class EncoderSettings:
         normalized: whether vectors get unit length.
         longest: tokens that the model has positions for; ``max_tokens`` can be raised up to it.
         trained: whether the folder has pooling settings. Without them it was hardly trained for retrieval.
+        query_tokens: where queries are truncated, if they have an encoder of their own.
     """
 
     pooling: str
@@ -53,77 +51,7 @@ class EncoderSettings:
     normalized: bool = True
     longest: int = DEFAULT_MAX_TOKENS
     trained: bool = True
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON in ``path``.
-
-    Raises:
-        EncoderError: the file cannot be read, or holds no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EncoderError(
-            f"{path}: cannot be read as JSON ({error}); fetch or export the model again"
-        ) from error
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
-    if not isinstance(content, dict):
-        raise EncoderError(f"{path}: expected a JSON object, got a {type(content).__name__}")
-    return content
-
-
-def module_paths(folder: Path) -> list[tuple[str, Path]]:
-    """Return class name and folder of each sentence-transformers module; none for a plain checkpoint.
-
-    Raises:
-        EncoderError: ``modules.json`` is no list of modules, one lies outside the folder, is of a type that
-            is not supported, or is code of the model's own, which is never run.
-    """
-    listed = folder / "modules.json"
-    if not listed.is_file():
-        return []
-    modules = []
-    content = read_json(listed)
-    if not isinstance(content, list):
-        raise EncoderError(f"{listed}: expected a list of modules, got a {type(content).__name__}")
-    for module in content:
-        if not isinstance(module, dict) or not {"path", "type"} <= module.keys():
-            raise EncoderError(f"{listed}: expected a path and a type of every module")
-        if not str(module["type"]).startswith("sentence_transformers."):
-            raise EncoderError(
-                f"{listed}: module type {module['type']!r} is code of the model's own, which is not run; "
-                "expected one of sentence_transformers"
-            )
-        kind = str(module["type"]).rsplit(".", 1)[-1]
-        if kind not in MODULES:
-            raise EncoderError(
-                f"{listed}: modules of type {kind} are not supported; expected {', '.join(MODULES)}. "
-                "Take a model made of these"
-            )
-        path = folder / str(module["path"])
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise EncoderError(
-                f"{listed}: module path {module['path']!r} leaves the folder; expected one inside it"
-            )
-        modules.append((kind, path))
-    return modules
-
-
-def pools_without_prompt(folder: Path) -> bool:
-    """Return whether a pooling leaves the tokens of the prompt out (``include_prompt`` is false).
-
-    Raises:
-        EncoderError: the settings of a module cannot be read.
-    """
-    return any(
-        _optional_json(path / "config.json").get("include_prompt", True) is False
-        for kind, path in module_paths(folder)
-        if kind == "Pooling"
-    )
+    query_tokens: int | None = None
 
 
 def read_prompts(values: Mapping[str, Any]) -> dict[str, str]:
@@ -152,7 +80,26 @@ def read_settings(folder: Path) -> EncoderSettings:
         EncoderError: no ``config.json``, or one that gives no vector length; or a length, a similarity or a
             list of modules that no search can use.
     """
-    modules = module_paths(folder)
+    routes = module_routes(folder)
+    document = _read_route(folder, routes["document"])
+    if routes["query"] == routes["document"]:
+        return document
+    query = _read_route(folder, routes["query"])
+    if query.dim != document.dim:
+        raise EncoderError(
+            f"{folder}: vectors of queries have length {query.dim}, those of documents {document.dim}; "
+            "expected one length. Take a model whose two sides can be compared"
+        )
+    same = query.pooling == document.pooling
+    return replace(
+        document,
+        pooling=document.pooling if same else f"query {query.pooling}, document {document.pooling}",
+        query_tokens=query.max_tokens,
+        normalized=query.normalized and document.normalized,
+    )
+
+
+def _read_route(folder: Path, modules: list[tuple[str, Path]]) -> EncoderSettings:
     names = [name for name, _ in modules]
     if modules and (names[0] != "Transformer" or "Pooling" not in names):
         raise EncoderError(
@@ -164,8 +111,8 @@ def read_settings(folder: Path) -> EncoderSettings:
         raise EncoderError(
             f"{folder}: no config.json; expected a sentence-transformers folder or a transformers checkpoint"
         )
-    config = _optional_json(transformer / "config.json")
-    sentence = _optional_json(folder / "config_sentence_transformers.json")
+    config = optional_json(transformer / "config.json")
+    sentence = optional_json(folder / "config_sentence_transformers.json")
     hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model") or config.get("n_embd")
     if not isinstance(hidden, int):
         raise EncoderError(
@@ -174,9 +121,9 @@ def read_settings(folder: Path) -> EncoderSettings:
     pooling, dim = "mean", hidden
     for name, path in modules:
         if name == "Pooling":
-            pooling, dim = _read_pooling(_optional_json(path / "config.json"), hidden)
+            pooling, dim = _read_pooling(optional_json(path / "config.json"), hidden)
         elif name == "Dense":
-            features = _optional_json(path / "config.json").get("out_features")
+            features = optional_json(path / "config.json").get("out_features")
             if not isinstance(features, int) or features < 1:
                 raise EncoderError(
                     f"{path / 'config.json'}: out_features is {features!r}; expected the length of the "
@@ -218,10 +165,10 @@ def _read_lengths(transformer: Path, config: Mapping[str, Any]) -> tuple[int, in
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and config.get("model_type") in _OFFSET_POSITIONS:
         positions -= int(config.get("pad_token_id") or 0) + 1
-    tokenizer = _optional_json(transformer / "tokenizer_config.json").get("model_max_length")
+    tokenizer = optional_json(transformer / "tokenizer_config.json").get("model_max_length")
     # Tokenizers without a limit write a huge number.
     limits = [limit for limit in (tokenizer, positions) if isinstance(limit, int) and 0 < limit < 1_000_000]
-    declared = _optional_json(transformer / "sentence_bert_config.json").get("max_seq_length")
+    declared = optional_json(transformer / "sentence_bert_config.json").get("max_seq_length")
     length = declared if isinstance(declared, int) else min(limits, default=DEFAULT_MAX_TOKENS)
     if length < 3:
         raise EncoderError(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbert_retrieval.encoders.settings import module_paths, read_json
+from cmbert_retrieval.encoders.modules import module_paths, module_routes, read_json
 from cmbert_retrieval.errors import EncoderError
 
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -196,13 +196,25 @@ def weights_sha256(folder: Path) -> str:
 
     The same for a model saved alone or below a head, in one file or many, and for whatever was exported from
     it. Heads and integer buffers do not count; the weights of further modules (a projection behind the
-    pooling) do.
+    pooling) do, and those of both sides of a model of two encoders.
 
     Raises:
         EncoderError: there are no readable safetensors.
     """
     check_no_pickle(folder)
-    modules = module_paths(folder)
+    routes = module_routes(folder)
+    if routes["query"] == routes["document"]:
+        return hash_tensors(_route_tensors(folder, routes["document"]))
+    return hash_tensors(
+        {
+            f"{side}:{name}": tensor
+            for side, modules in routes.items()
+            for name, tensor in _route_tensors(folder, modules).items()
+        }
+    )
+
+
+def _route_tensors(folder: Path, modules: list[tuple[str, Path]]) -> dict[str, Tensor]:
     transformer = next((path for name, path in modules if name == "Transformer"), folder)
     tensors = checkpoint_tensors(transformer)
     names, _ = canonical_names(tensors)
@@ -217,7 +229,7 @@ def weights_sha256(folder: Path) -> str:
                 f"{order}:{kind}.{name}": tensor
                 for name, tensor in read_header(path / "model.safetensors").items()
             }
-    return hash_tensors(parts)
+    return parts
 
 
 def hash_tensors(parts: Mapping[str, Tensor]) -> str:

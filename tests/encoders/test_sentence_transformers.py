@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import read_safetensors, write_safetensors
-from tiny_models import build, build_decoder
+from tiny_models import build, build_decoder, build_pair
 
 from cmbert_retrieval.encoders import load_encoder
 from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors
@@ -261,3 +261,52 @@ def test_the_budget_holds_for_torch_and_for_tokenizers(tiny_encoder_path: Path) 
         env={**environment, "CMBERT_THREADS": "1"},
     )
     assert done.stdout == "1 1\n", done.stderr
+
+
+@pytest.fixture
+def pair(tmp_path: Path, tiny_encoder_path: Path) -> Path:
+    """A model of two encoders: a ModernBERT for queries, a BERT for documents."""
+    document = build(tmp_path / "bert", tiny_encoder_path, "bert")
+    return build_pair(tmp_path / "pair", tiny_encoder_path, document)
+
+
+def test_queries_and_documents_go_through_an_encoder_each(pair: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    theirs, ours = SentenceTransformer(str(pair), device="cpu"), load(pair)
+    assert np.allclose(ours.encode_query(TEXTS), theirs.encode_query(TEXTS), atol=1e-5)
+    assert np.allclose(ours.encode_document(TEXTS), theirs.encode_document(TEXTS), atol=1e-5)
+    assert not np.allclose(ours.encode_document(TEXTS), ours.encode_query(TEXTS), atol=1e-1)
+    assert (ours.identity.dim, ours.identity.max_tokens, ours.identity.normalized) == (16, 512, True)
+
+
+def test_the_hash_of_two_encoders_covers_each_module_of_both_and_their_order(pair: Path) -> None:
+    before = load(pair).identity.weights_sha256
+    files = sorted(pair.glob("*/model.safetensors"))
+    assert len(files) == 4  # two transformers, two projections
+    for file in files:
+        original = file.read_bytes()
+        weights = read_safetensors(file)
+        name = "linear.weight" if "linear.weight" in weights else sorted(weights)[0]
+        write_safetensors(file, {**weights, name: -weights[name]})
+        assert load(pair).identity.weights_sha256 != before, file
+        file.write_bytes(original)
+    assert load(pair).identity.weights_sha256 == before
+    config = json.loads((pair / "router_config.json").read_text())
+    routes = config["structure"]
+    change(pair / "router_config.json", structure={"query": routes["document"], "document": routes["query"]})
+    assert load(pair).identity.weights_sha256 != before
+
+
+def test_two_encoders_are_saved_whole_and_not_exported(tmp_path: Path, pair: Path) -> None:
+    from cmbert_retrieval.encoders.export import export_encoder
+
+    encoder = load(pair)
+    encoder.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert again.identity.weights_sha256 == encoder.identity.weights_sha256
+    assert np.array_equal(again.encode_query(TEXTS), encoder.encode_query(TEXTS))
+    with pytest.raises(EncoderError, match="an encoder for queries and one for documents"):
+        export_encoder(pair, tmp_path / "out")
+    with pytest.raises(ConfigError, match="layers depend on its own"):
+        load(pair, pooling="cls")

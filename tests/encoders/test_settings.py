@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cmbert_retrieval.encoders.settings import pools_without_prompt, read_settings
+from cmbert_retrieval.encoders.modules import pools_without_prompt
+from cmbert_retrieval.encoders.settings import read_settings
 from cmbert_retrieval.errors import EncoderError
 
 
@@ -149,7 +150,7 @@ def test_a_length_without_room_for_a_word_is_refused(tmp_path: Path, length: int
 @pytest.mark.parametrize("kind", ["StaticEmbedding", "LSTM", "WordWeights", "CLIPModel"])
 def test_a_module_of_another_type_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     modules = [*MODULES, {"path": "2", "type": f"sentence_transformers.models.{kind}"}]
-    with pytest.raises(EncoderError, match=f"modules of type {kind} are not supported; expected Transformer"):
+    with pytest.raises(EncoderError, match=f"modules of type {kind} are not supported here; expected"):
         read_settings(write(tmp_path, {"config.json": CONFIG, "modules.json": modules}))
 
 
@@ -184,3 +185,61 @@ def test_a_pooling_that_leaves_the_prompt_out_is_noticed(tmp_path: Path) -> None
     write(tmp_path, {"config.json": CONFIG, "modules.json": MODULES, "1_Pooling/config.json": {}})
     assert not pools_without_prompt(tmp_path)
     assert pools_without_prompt(write(tmp_path, {"1_Pooling/config.json": {"include_prompt": False}}))
+
+
+ROUTER = {"path": "", "type": "sentence_transformers.models.Router"}
+
+
+def write_pair(folder: Path, **changes: Any) -> Path:
+    types = {}
+    for side in ("query", "document"):
+        for order, kind in enumerate(("Transformer", "Pooling")):
+            types[f"{side}_{order}_{kind}"] = f"sentence_transformers.models.{kind}"
+        write(folder / f"{side}_0_Transformer", {"config.json": CONFIG})
+    structure = {side: [name for name in types if name.startswith(side)] for side in ("query", "document")}
+    router = {"types": types, "structure": structure, "parameters": {"route_mappings": {}}, **changes}
+    return write(folder, {"modules.json": [ROUTER], "router_config.json": router})
+
+
+def test_two_encoders_have_a_length_each(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    limits = {"max_position_embeddings": 128, "hidden_size": 8, "model_type": "bert"}
+    write(tmp_path / "query_0_Transformer", {"config.json": limits})
+    write(tmp_path / "query_1_Pooling", {"config.json": {"pooling_mode": "cls"}})
+    settings = read_settings(tmp_path)
+    assert settings.pooling == "query cls, document mean"
+    assert (settings.dim, settings.query_tokens, settings.max_tokens, settings.longest) == (8, 128, 512, 512)
+
+
+def test_two_encoders_of_other_lengths_are_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    write(tmp_path / "query_0_Transformer", {"config.json": {**CONFIG, "hidden_size": 4}})
+    with pytest.raises(EncoderError, match="queries have length 4, those of documents 8"):
+        read_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"structure": {"text": []}}, "its routes are text; expected query and document"),
+        ({"parameters": {"route_mappings": {"('query', 'text')": "query"}}}, "by a mapping"),
+        ({"types": {}}, "not the settings of a Router"),
+        ({"structure": {"query": ["../x"], "document": []}, "types": {"../x": "os.system"}}, "model's own"),
+        (
+            {
+                "structure": {"query": ["../x"], "document": []},
+                "types": {"../x": "sentence_transformers.models.Transformer"},
+            },
+            "leaves the folder",
+        ),
+    ],
+)
+def test_a_router_of_something_else_is_refused(tmp_path: Path, changes: Any, said: str) -> None:
+    with pytest.raises(EncoderError, match=said):
+        read_settings(write_pair(tmp_path, **changes))
+
+
+def test_a_router_behind_a_shared_transformer_is_refused_by_name(tmp_path: Path) -> None:
+    modules = [*MODULES, {**ROUTER, "path": "2_Router"}]
+    with pytest.raises(EncoderError, match="modules of type Router are not supported here"):
+        read_settings(write(tmp_path, {"config.json": CONFIG, "modules.json": modules}))

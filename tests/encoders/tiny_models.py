@@ -46,6 +46,19 @@ def build(folder: Path, tokenizer: Path, kind: str, *, head: bool = False, longe
     return folder
 
 
+def build_pair(folder: Path, query: Path, document: Path, *, outputs: int = 16) -> Path:
+    """Write a model of two encoders (a Router), each with mean pooling and a projection of its own."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Router, Transformer
+
+    torch.manual_seed(6)
+    rows = [[Transformer(str(path)), Pooling(32, "mean"), Dense(32, outputs)] for path in (query, document)]
+    router = Router.for_query_document(query_modules=rows[0], document_modules=rows[1])
+    SentenceTransformer(modules=[router, Normalize()], device="cpu").save(str(folder))
+    return folder
+
+
 def build_decoder(folder: Path, tokenizer: Path) -> Path:
     """Write a Llama that pools the last token; the tokenizer adds no special tokens and has no pad."""
     import torch
