@@ -41,11 +41,13 @@ def load_encoder(
         cache_folder: where hub downloads go; the hub's own cache when None.
         local_files_only: fetch nothing.
         dtype: ``int8`` or ``float32`` for ``onnx``; ``float32``, ``bfloat16`` or ``float16`` for
-            ``sentence_transformers``; ``auto`` is the fastest that is there.
+            ``sentence_transformers``; ``auto`` is the fastest that is there. With backend ``auto``, float32
+            runs on torch where the export has none.
         attention: ``sdpa``, ``eager`` or ``flash_attention_2``, for ``sentence_transformers``.
         batch_tokens: tokens of a batch, with padding, for ``sentence_transformers``; None takes what was
             measured to be good. ``onnx`` runs every text by itself.
-        threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores.
+        threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores. Torch and tokenizers have
+            one number for the whole process.
         pooling: another pooling than the model's, for ``sentence_transformers``; an export has one built in.
         prompts: ``query`` and ``document`` prompts instead of the model's.
         max_tokens: truncate elsewhere than the model says.
