@@ -31,7 +31,7 @@ _TOLD_EVERY = 32
 
 _LONG_TOKENS = 2_048
 """Longer texts run one at a time: onnxruntime keeps the attention of a layer, which grows with their square
-(1.6 GB for 12 heads and 8,192 tokens), and every thread would keep one."""
+(12 heads x 8,192 x 8,192 x 4 bytes = 3.2 GB), and every thread would keep one."""
 
 FORMAT = 1
 """Version of ``onnx/cmbert.json``."""
