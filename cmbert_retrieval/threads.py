@@ -35,3 +35,15 @@ def thread_budget(threads: int | None = None) -> int:
         name = "threads" if threads is not None else "CMBERT_THREADS"
         raise ConfigError(f"{name} is {given!r}; expected a positive whole number")
     return count
+
+
+def limit_tokenizers(threads: int | None = None) -> None:
+    """Hold the tokenizers' own pool to the budget. The first call of a process decides, as their pool is one.
+
+    They read it from the environment when they first encode several texts; a number that the user put there
+    stays.
+
+    Raises:
+        ConfigError: the number is not a positive integer.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(thread_budget(threads)))

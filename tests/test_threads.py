@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.threads import thread_budget, usable_cores
+from cmbert_retrieval.threads import limit_tokenizers, thread_budget, usable_cores
 
 
 def test_an_argument_wins_over_the_environment_and_that_over_the_cores(
@@ -20,3 +22,11 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_cores(
 def test_no_threads_are_refused(threads: int) -> None:
     with pytest.raises(ConfigError, match="threads is"):
         thread_budget(threads)
+
+
+def test_tokenizers_keep_to_the_first_budget_or_to_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CMBERT_THREADS", "3")
+    limit_tokenizers()
+    limit_tokenizers(2)
+    assert os.environ["RAYON_NUM_THREADS"] == "3"

@@ -17,7 +17,8 @@ def export(
     ] = None,
     quantize: Annotated[str, typer.Option(help="int8, or none for float32.")] = "int8",
     texts: Annotated[
-        Path | None, typer.Option(help="Measure the agreement on the lines of this file too.")
+        Path | None,
+        typer.Option(help="Measure the agreement on this file's lines too; best 100 or more."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -41,8 +42,9 @@ def export(
         typer.echo(json.dumps(report.to_json(), indent=2, sort_keys=True))
         return
     agreement = report.agreement
+    overlap = "" if agreement.top10_overlap is None else f"; top-10 overlap {agreement.top10_overlap:.3f}"
     typer.echo(f"{report.folder}: {report.identity.name}, {report.dtype}, {report.graph_bytes / 1e6:.1f} MB")
     typer.echo(
         f"agreement with float32 on {agreement.texts} texts: cosine mean {agreement.mean_cosine:.4f}, "
-        f"min {agreement.min_cosine:.4f}; rank correlation {agreement.rank_correlation:.4f}"
+        f"min {agreement.min_cosine:.4f}; rank correlation {agreement.rank_correlation:.4f}{overlap}"
     )

@@ -15,6 +15,11 @@ MATRIX_TEXTS = 1_000
 """Texts whose similarities are ranked; the matrix grows with their square."""
 
 
+TOP = 10
+MIN_TOP_TEXTS = 100
+"""Texts from which on the nearest ten are compared: of fewer, they would be a good part of all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """Agreement of two encoders.
@@ -24,12 +29,15 @@ class Agreement:
         mean_cosine: of the two vectors of a text.
         min_cosine: of the worst text.
         rank_correlation: Spearman's, between the similarities of all pairs of (at most 1,000) texts.
+        top10_overlap: share of a text's ten nearest that are the same in both, as the mean of (at most 1,000)
+            texts; None for fewer than 100.
     """
 
     texts: int
     mean_cosine: float
     min_cosine: float
     rank_correlation: float
+    top10_overlap: float | None = None
 
 
 def compare_vectors(reference: NDArray[Any], other: NDArray[Any]) -> Agreement:
@@ -46,20 +54,42 @@ def compare_vectors(reference: NDArray[Any], other: NDArray[Any]) -> Agreement:
     cosines = row_cosines(reference, other)
     pairs = np.triu_indices(min(len(reference), MATRIX_TEXTS), k=1)
     similarities = [
-        (vectors[:MATRIX_TEXTS] @ vectors[:MATRIX_TEXTS].T)[pairs]
-        for vectors in (_unit(reference), _unit(other))
+        vectors[:MATRIX_TEXTS] @ vectors[:MATRIX_TEXTS].T for vectors in (_unit(reference), _unit(other))
     ]
     return Agreement(
         texts=len(reference),
         mean_cosine=float(cosines.mean()),
         min_cosine=float(cosines.min()),
-        rank_correlation=_spearman(*similarities),
+        rank_correlation=_spearman(*(matrix[pairs] for matrix in similarities)),
+        top10_overlap=_top_overlap(*similarities) if len(reference) >= MIN_TOP_TEXTS else None,
+    )
+
+
+def worse(first: Agreement, second: Agreement) -> Agreement:
+    """Return the worse figure of two comparisons of the same texts, each by itself."""
+    overlaps = [each.top10_overlap for each in (first, second) if each.top10_overlap is not None]
+    return Agreement(
+        texts=first.texts,
+        mean_cosine=min(first.mean_cosine, second.mean_cosine),
+        min_cosine=min(first.min_cosine, second.min_cosine),
+        rank_correlation=min(first.rank_correlation, second.rank_correlation),
+        top10_overlap=min(overlaps, default=None),
     )
 
 
 def _unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
     wide = vectors.astype(np.float64)
     return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12), np.float64)
+
+
+def _top_overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    nearest = []
+    for similarities in (first, second):
+        others = similarities.copy()
+        np.fill_diagonal(others, -np.inf)  # a text is not its own neighbour
+        nearest.append(np.argsort(-others, axis=1, kind="stable")[:, :TOP])
+    shared = [len(np.intersect1d(*rows)) for rows in zip(*nearest, strict=True)]
+    return float(np.mean(shared)) / TOP
 
 
 def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

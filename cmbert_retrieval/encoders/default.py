@@ -25,7 +25,7 @@ WEIGHTS_SHA256 = "1102ad4f97e269c8d849be97c790a4e9f072aeefb8198f873ea870230d0af9
 
 _FEATURE = f"the default encoder ({DEFAULT_NAME})"
 
-_EXPORT = 1
+_EXPORT = 2
 """Counted up when the export changes, so that caches make it anew."""
 
 

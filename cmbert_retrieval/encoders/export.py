@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import importlib.util
+import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cmbert_retrieval.encoders.agreement import Agreement, compare_vectors
-from cmbert_retrieval.encoders.base import EncoderIdentity
+from cmbert_retrieval.encoders.agreement import Agreement, compare_vectors, worse
+from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity
+from cmbert_retrieval.encoders.fingerprint import fingerprint
 from cmbert_retrieval.encoders.graph import OPSET, quantize_graph, write_graph
 from cmbert_retrieval.encoders.identity import PROBE_TEXTS, row_cosines
-from cmbert_retrieval.encoders.onnx import GRAPH_FILES, OnnxEncoder, OnnxManifest
-from cmbert_retrieval.encoders.settings import module_paths
+from cmbert_retrieval.encoders.modules import is_two_models, module_paths, pools_without_prompt
+from cmbert_retrieval.encoders.onnx import (
+    GRAPH_FILES,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    OnnxEncoder,
+    OnnxManifest,
+    is_onnx_folder,
+)
 from cmbert_retrieval.errors import ConfigError, EncoderError, MissingExtraError
 from cmbert_retrieval.storage import fsync_folder, fsync_tree, plain_mode
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from cmbert_retrieval.encoders.sentence_transformers import SentenceTransformersEncoder
 
 MAX_FLOAT_DISTANCE = 1e-4
@@ -38,7 +52,8 @@ class ExportReport:
         dtype: ``int8`` or ``float32``.
         graph_bytes: size of the graph.
         float_distance: largest cosine distance of the float32 graph from torch.
-        agreement: of the graph that was written with torch in float32.
+        agreement: of the graph that was written with torch in float32, for documents or for queries:
+            whichever is worse.
     """
 
     folder: str
@@ -70,7 +85,8 @@ def export_encoder(
 
     Args:
         name: a folder or a hub id.
-        out: the folder to make. None adds ``onnx/`` to the folder itself, replacing an earlier one.
+        out: the folder to make. None adds ``onnx/`` to the folder itself, replacing an earlier export; files
+            of others in ``onnx/`` stay.
         quantize: ``int8``, or None for float32.
         texts: measure the agreement on these too, besides the probe texts.
         identity_name: how users call the model; the folder's or the hub's name when None.
@@ -88,19 +104,16 @@ def export_encoder(
     from cmbert_retrieval.encoders.sentence_transformers import SentenceTransformersEncoder
 
     if quantize not in ("int8", None):
-        raise ConfigError(f"quantize is {quantize!r}; expected 'int8', or None for float32")
+        raise ConfigError(f"quantize is {quantize!r}; expected 'int8', or none for float32")
     for package in ("torch", "onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.of("exporting an encoder", package, "train")
     in_place = out is None
-    target = Path(name) if out is None else Path(out)
-    if in_place and not module_paths(target):
-        raise EncoderError(
-            f"{name}: not a sentence-transformers folder, to which onnx/ could be added; say where to "
-            "write: --out DIR"
-        )
-    if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise EncoderError(f"{target}: is there already; remove it, or take another --out")
+    target = Path(name if out is None else out).expanduser().resolve()
+    if in_place:
+        _check_in_place(name, target)
+    else:
+        _check_out(name, target)
     encoder = load_encoder(
         name,
         backend="sentence_transformers",
@@ -110,9 +123,21 @@ def export_encoder(
         revision=revision,
     )
     assert isinstance(encoder, SentenceTransformersEncoder)
+    if is_two_models(encoder.folder):
+        raise EncoderError(
+            f"{name}: has an encoder for queries and one for documents, and an export holds one; use backend "
+            "'sentence_transformers' for this model"
+        )
+    if encoder.identity.prompts and pools_without_prompt(encoder.folder):
+        raise EncoderError(
+            f"{name}: its pooling leaves the prompt out (include_prompt is false), which a graph cannot, "
+            "as it does not know the prompt; use backend 'sentence_transformers' for this model"
+        )
+    if identity_name is None and Path(name).is_dir() and is_onnx_folder(Path(name)):
+        with contextlib.suppress(EncoderError):  # a manifest that cannot be read is about to be replaced
+            identity_name = OnnxManifest.read(Path(name) / MANIFEST_FILE).identity.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.building-", dir=target.parent))
-    try:
+    with _work_folder(target) as work:
         built = work / "encoder"
         encoder.save_pretrained(built)
         shutil.rmtree(built / "onnx", ignore_errors=True)
@@ -123,16 +148,93 @@ def export_encoder(
                 path.chmod(mode)
         fsync_tree(built)
         if in_place:
-            shutil.rmtree(target / "onnx", ignore_errors=True)
-            (built / "onnx").rename(target / "onnx")
+            _replace_own(built / "onnx", target / "onnx")
         else:
             if target.exists():
                 target.rmdir()
             built.rename(target)
         fsync_folder(target if in_place else target.parent)
+    return replace(report, folder=str(target))
+
+
+def _check_in_place(name: str | Path, folder: Path) -> None:
+    if not module_paths(folder):
+        raise EncoderError(
+            f"{name}: not a sentence-transformers folder, to which onnx/ could be added; say where to "
+            "write: --out DIR"
+        )
+    own = _own_files(folder / "onnx")
+    for file in (*GRAPH_FILES.values(), Path(TOKENIZER_FILE).name):
+        if (folder / "onnx" / file).exists() and file not in own:
+            raise EncoderError(
+                f"{folder / 'onnx' / file}: is there already, and no export of ours; move it away, or say "
+                "where to write: --out DIR"
+            )
+
+
+def _check_out(name: str | Path, target: Path) -> None:
+    source = Path(name).expanduser()
+    if source.is_dir() and target.is_relative_to(source.resolve()):
+        raise EncoderError(
+            f"{target}: is in the encoder's own folder; expected another one, or no --out, which adds onnx/"
+        )
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise EncoderError(f"{target}: is there already; remove it, or take another --out")
+
+
+def _own_files(onnx: Path) -> set[str]:
+    """Return the names of an earlier export's files; those of others lie beside them."""
+    manifest = onnx / Path(MANIFEST_FILE).name
+    if not manifest.is_file():
+        return set()
+    graphs: set[str] = set(GRAPH_FILES.values())
+    with contextlib.suppress(EncoderError):  # one that cannot be read is an export of ours all the same
+        graphs = set(OnnxManifest.read(manifest).files.values())
+    return {manifest.name, Path(TOKENIZER_FILE).name, *graphs}
+
+
+def _replace_own(built: Path, onnx: Path) -> None:
+    """Put an export in the place of an earlier one; files of others stay.
+
+    The manifest goes first and comes last: whenever this stops, it names no graph that it does not belong to.
+    """
+    onnx.mkdir(exist_ok=True)
+    own = _own_files(onnx)
+    manifest = Path(MANIFEST_FILE).name
+    (onnx / manifest).unlink(missing_ok=True)
+    for file in own:
+        (onnx / file).unlink(missing_ok=True)
+    for path in sorted(built.iterdir(), key=lambda path: path.name == manifest):
+        path.replace(onnx / path.name)
+    fsync_folder(onnx)
+
+
+@contextlib.contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside ``target``, locked while in use; remove those of processes that were killed."""
+    import fcntl
+
+    prefix = f".{target.name}.building-"
+    for leftover in target.parent.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError), _opened(leftover) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+            shutil.rmtree(leftover, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        with _opened(work) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return replace(report, folder=str(target))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _write_onnx(
@@ -145,24 +247,30 @@ def _write_onnx(
 ) -> ExportReport:
     identity = encoder.identity if name is None else replace(encoder.identity, name=name)
     tokenizer = encoder.model.tokenizer
-    if not (folder / "tokenizer.json").is_file():
-        if not getattr(tokenizer, "is_fast", False):
-            raise EncoderError(
-                f"{folder}: its tokenizer has no fast form; expected one that gives a tokenizer.json"
-            )
-        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    if not getattr(tokenizer, "is_fast", False):
+        raise EncoderError(
+            f"{folder}: its tokenizer has no fast form; expected one that gives a tokenizer.json"
+        )
     graphs = folder / "onnx"
     graphs.mkdir()
+    _save_tokenizer(tokenizer.backend_tokenizer, folder / TOKENIZER_FILE)
+    if not (folder / "tokenizer.json").is_file():
+        shutil.copyfile(folder / TOKENIZER_FILE, folder / "tokenizer.json")
     float_graph = graphs / GRAPH_FILES["float32"]
     write_graph(encoder.model, float_graph, dim=identity.dim)
-    pad_id = tokenizer.pad_token_id or 0
-    manifest = graphs / "cmbert.json"
-    OnnxManifest(identity, OPSET, pad_id, {"float32": float_graph.name}).write(manifest)
+    manifest = OnnxManifest(
+        identity,
+        OPSET,
+        tokenizer.pad_token_id or 0,
+        {"float32": float_graph.name},
+        fingerprint(folder),
+    )
+    manifest.write(folder / MANIFEST_FILE)
 
     compared = [*PROBE_TEXTS, *texts]
-    expected = encoder.encode_document(compared)
-    vectors = OnnxEncoder(folder).encode_document(compared)
-    distance = float(np.max(1.0 - row_cosines(expected, vectors)))
+    expected = _both_sides(encoder, compared)
+    vectors = _both_sides(OnnxEncoder(folder), compared)
+    distance = max(float(np.max(1.0 - row_cosines(*sides))) for sides in zip(expected, vectors, strict=True))
     if not distance <= MAX_FLOAT_DISTANCE:
         raise EncoderError(
             f"the exported graph of '{identity.name}' differs from torch (largest cosine distance "
@@ -172,8 +280,8 @@ def _write_onnx(
     if quantize is not None:
         quantize_graph(float_graph, graphs / GRAPH_FILES[quantize])
         float_graph.unlink()
-        OnnxManifest(identity, OPSET, pad_id, {quantize: GRAPH_FILES[quantize]}).write(manifest)
-        vectors = OnnxEncoder(folder).encode_document(compared)
+        replace(manifest, files={quantize: GRAPH_FILES[quantize]}).write(folder / MANIFEST_FILE)
+        vectors = _both_sides(OnnxEncoder(folder), compared)
     dtype = quantize or "float32"
     return ExportReport(
         folder=str(folder),
@@ -181,5 +289,20 @@ def _write_onnx(
         dtype=dtype,
         graph_bytes=(graphs / GRAPH_FILES[dtype]).stat().st_size,
         float_distance=distance,
-        agreement=compare_vectors(expected, vectors),
+        agreement=worse(*(compare_vectors(*sides) for sides in zip(expected, vectors, strict=True))),
     )
+
+
+def _both_sides(encoder: Encoder, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the texts' vectors as documents and as queries, which the model may put other prompts before."""
+    return encoder.encode_document(texts), encoder.encode_query(texts)
+
+
+def _save_tokenizer(ran: Tokenizer, path: Path) -> None:
+    """Write the tokenizer that ran, without the padding and the truncation of its last call."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(ran.to_str())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.save(str(path))

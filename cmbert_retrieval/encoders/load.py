@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.encoders.onnx import OnnxEncoder, OnnxManifest, is_onnx_folder
+from cmbert_retrieval.encoders.onnx import MANIFEST_FILE, OnnxEncoder, OnnxManifest, is_onnx_folder
 from cmbert_retrieval.errors import ConfigError, EncoderError
 
 BACKENDS = ("auto", "onnx", "sentence_transformers")
+DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
 
 
 def load_encoder(
@@ -40,11 +41,13 @@ def load_encoder(
         cache_folder: where hub downloads go; the hub's own cache when None.
         local_files_only: fetch nothing.
         dtype: ``int8`` or ``float32`` for ``onnx``; ``float32``, ``bfloat16`` or ``float16`` for
-            ``sentence_transformers``; ``auto`` is the fastest that is there.
+            ``sentence_transformers``; ``auto`` is the fastest that is there. With backend ``auto``, float32
+            runs on torch where the export has none.
         attention: ``sdpa``, ``eager`` or ``flash_attention_2``, for ``sentence_transformers``.
         batch_tokens: tokens of a batch, with padding, for ``sentence_transformers``; None takes what was
             measured to be good. ``onnx`` runs every text by itself.
-        threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores.
+        threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores. Torch and tokenizers have
+            one number for the whole process.
         pooling: another pooling than the model's, for ``sentence_transformers``; an export has one built in.
         prompts: ``query`` and ``document`` prompts instead of the model's.
         max_tokens: truncate elsewhere than the model says.
@@ -56,6 +59,8 @@ def load_encoder(
     """
     if backend not in BACKENDS:
         raise ConfigError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     # What was asked for by name decides the backend: an export runs on the CPU only.
     needs_torch = (
         (device is not None and device != "cpu") or attention != "auto" or dtype in ("bfloat16", "float16")
@@ -74,13 +79,17 @@ def load_encoder(
     }
     folder, label, commit, source = _locate(name, backend=wanted, **where)
     if wanted != "sentence_transformers" and pooling is not None and is_onnx_folder(folder):
-        exported = OnnxManifest.read(folder / "onnx" / "cmbert.json").identity.pooling
+        exported = OnnxManifest.read(folder / MANIFEST_FILE).identity.pooling
         if exported != pooling:
             if backend == "onnx":
                 raise EncoderError(
                     f"backend 'onnx' was asked for with pooling={pooling!r}, but the export has {exported!r} "
                     "built in. Leave it out, or take backend 'sentence_transformers'"
                 )
+            wanted = "sentence_transformers"
+            folder, label, commit, source = _locate(name, backend=wanted, **where)
+    if wanted == "auto" and dtype == "float32" and is_onnx_folder(folder):
+        if dtype not in OnnxManifest.read(folder / MANIFEST_FILE).files:  # torch has it in any case
             wanted = "sentence_transformers"
             folder, label, commit, source = _locate(name, backend=wanted, **where)
     if wanted == "onnx" or (wanted == "auto" and is_onnx_folder(folder)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,20 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
-from cmbert_retrieval.encoders.settings import read_json, read_settings
+from cmbert_retrieval.encoders.fingerprint import check_fingerprint
+from cmbert_retrieval.encoders.modules import pools_without_prompt, read_json
+from cmbert_retrieval.encoders.settings import read_settings
+from cmbert_retrieval.encoders.texts import check_texts
+from cmbert_retrieval.encoders.workers import Workers
 from cmbert_retrieval.errors import ConfigError, EncoderError
-from cmbert_retrieval.threads import thread_budget
+from cmbert_retrieval.threads import limit_tokenizers, thread_budget
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _TOLD_EVERY = 32
 """Texts between two calls of ``progress``."""
+
+_LONG_TOKENS = 2_048
+"""Longer texts run one at a time: onnxruntime keeps the attention of a layer, which grows with their square
+(12 heads x 8,192 x 8,192 x 4 bytes = 3.2 GB), and every thread would keep one."""
+
 FORMAT = 1
 """Version of ``onnx/cmbert.json``."""
 
 GRAPH_FILES = {"int8": "model_int8.onnx", "float32": "model.onnx"}
 """dtype -> file below ``onnx/``; the first one that is there is the one that opens."""
+
+
+MANIFEST_FILE = "onnx/cmbert.json"
+TOKENIZER_FILE = "onnx/tokenizer.json"
+"""The tokenizer as it ran for the export: the model's own file may say less than its configuration does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class OnnxManifest:
         opset: version of the operators in the graphs.
         pad_id: token id that fills up a batch.
         files: dtype -> file name.
+        sources: a hash of each file that the export was made from; empty in exports of older versions.
         format: version of this file.
     """
 
@@ -47,6 +62,7 @@ class OnnxManifest:
     opset: int
     pad_id: int
     files: Mapping[str, str]
+    sources: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def write(self, path: Path) -> None:
@@ -71,14 +87,21 @@ class OnnxManifest:
             if any(Path(name).name != name for name in files.values()):
                 raise ValueError("a file name leaves the folder")
             identity = EncoderIdentity.from_json(values["identity"])
-            return cls(identity, int(values["opset"]), int(values["pad_id"]), files, int(values["format"]))
+            return cls(
+                identity,
+                int(values["opset"]),
+                int(values["pad_id"]),
+                files,
+                dict(values.get("sources") or {}),
+                int(values["format"]),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EncoderError(f"{path}: not an export manifest ({error}); export the model again") from error
 
 
 def is_onnx_folder(folder: Path) -> bool:
     """Return whether ``folder`` holds an export that this backend opens."""
-    return (folder / "onnx" / "cmbert.json").is_file()
+    return (folder / MANIFEST_FILE).is_file()
 
 
 class OnnxEncoder:
@@ -99,7 +122,8 @@ class OnnxEncoder:
         prompts: other prompts than the folder's.
 
     Raises:
-        EncoderError: the folder has no export, a file is missing or broken, or the dtype was not exported.
+        EncoderError: the folder has no export, a file is missing or broken, the dtype was not exported, or
+            the model beside the export is another one by now.
     """
 
     def __init__(
@@ -119,13 +143,20 @@ class OnnxEncoder:
                 f"{self._folder}: no onnx/cmbert.json; expected an exported encoder. "
                 "Make one with: cmbert export FOLDER --out DIR"
             )
-        self._manifest = OnnxManifest.read(self._folder / "onnx" / "cmbert.json")
+        self._manifest = OnnxManifest.read(self._folder / MANIFEST_FILE)
+        check_fingerprint(self._folder, self._manifest.sources)
         identity = replace(self._manifest.identity, revision=revision or self._manifest.identity.revision)
         longest = identity.max_tokens if max_tokens is None else read_settings(self._folder).longest
         self._identity = with_changes(identity, longest=longest, max_tokens=max_tokens, prompts=prompts)
+        if self._identity.prompts and pools_without_prompt(self._folder):
+            raise EncoderError(
+                f"{self._folder}: its pooling leaves the prompt out (include_prompt is false), which an "
+                "export cannot do; use backend 'sentence_transformers', or leave the prompts out"
+            )
         self._source = str(folder) if source is None else source
         self._graph = self._choose_graph(dtype)
-        self._threads = thread_budget(threads)
+        self._workers = Workers(thread_budget(threads))
+        limit_tokenizers(threads)
         self._session = open_session(self._graph)
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._tokenizer = self._open_tokenizer(truncate=True)
@@ -157,6 +188,7 @@ class OnnxEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the length of each text in tokens, special tokens and prompt not counted."""
+        check_texts(texts)
         encodings = self._counter.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(encoding) for encoding in encodings]
 
@@ -189,7 +221,8 @@ class OnnxEncoder:
     def _open_tokenizer(self, *, truncate: bool) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        path = self._folder / "tokenizer.json"
+        # Exports of older versions, which name no sources, read the model's own.
+        path = self._folder / (TOKENIZER_FILE if self._manifest.sources else "tokenizer.json")
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
@@ -201,8 +234,7 @@ class OnnxEncoder:
         return tokenizer
 
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> NDArray[np.float32]:
-        if isinstance(texts, str):
-            raise ConfigError("got one string; expected a sequence of texts: pass [text]")
+        check_texts(texts)
         vectors = np.empty((len(texts), self._identity.dim), np.float32)
         if not texts:
             return vectors
@@ -210,8 +242,7 @@ class OnnxEncoder:
             [prompt + text for text in texts] if prompt else list(texts)
         )
         ids = [encoding.ids or [self._manifest.pad_id] for encoding in encodings]
-        run = map if len(ids) == 1 else self._workers.map
-        for position, vector in enumerate(run(self._run, ids)):
+        for position, vector in enumerate(self._workers.map(self._run, ids)):
             vectors[position] = vector
             if progress is not None and (
                 position % _TOLD_EVERY == _TOLD_EVERY - 1 or position == len(ids) - 1
@@ -223,17 +254,16 @@ class OnnxEncoder:
 
     def _run(self, row: Sequence[int]) -> NDArray[np.float32]:
         ids = np.array([row], np.int64)
-        (output,) = self._session.run(["embeddings"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        with self._workers.alone if len(row) > _LONG_TOKENS else contextlib.nullcontext():
+            (output,) = self._session.run(
+                ["embeddings"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            )
         if output.shape != (1, self._identity.dim):
             raise EncoderError(
                 f"{self._graph}: gave vectors of shape {output.shape}, expected {(1, self._identity.dim)}; "
                 "export the model again"
             )
         return np.asarray(output[0], np.float32)
-
-    @cached_property
-    def _workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="cmbert-encoder")
 
 
 def open_session(graph: str | Path) -> Any:
@@ -247,7 +277,7 @@ def open_session(graph: str | Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors come as exceptions; their copies on stderr are in the way
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no narrower base
@@ -279,7 +309,8 @@ def with_changes(
     """Return the identity with a user's own length and prompts in it.
 
     Raises:
-        ConfigError: ``max_tokens`` is more than the model takes, or leaves no room for a word.
+        ConfigError: ``max_tokens`` is more than the model takes, or leaves no room for a word; or a prompt is
+            no text, or for something else than queries and documents.
     """
     if max_tokens is not None:
         if not 2 < max_tokens <= longest:
@@ -287,4 +318,12 @@ def with_changes(
                 f"max_tokens is {max_tokens}; expected 3 to {longest}, for which the model has positions"
             )
         identity = replace(identity, max_tokens=max_tokens)
-    return identity if prompts is None else replace(identity, prompts=dict(prompts))
+    if prompts is None:
+        return identity
+    unknown = [name for name in prompts if name not in ("query", "document")]
+    if unknown:
+        raise ConfigError(f"prompts has the key {unknown[0]!r}; expected 'query', 'document' or both")
+    for name, text in prompts.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"the {name} prompt is a {type(text).__name__}; expected a string")
+    return replace(identity, prompts={name: text for name, text in prompts.items() if text})

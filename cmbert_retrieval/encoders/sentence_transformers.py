@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
 from cmbert_retrieval.encoders.batching import length_sorted_batches
+from cmbert_retrieval.encoders.devices import choose_attention, choose_device, choose_dtype
+from cmbert_retrieval.encoders.modules import SIDES, module_paths, module_routes
 from cmbert_retrieval.encoders.onnx import with_changes
 from cmbert_retrieval.encoders.report import LoadReport, check_loaded
-from cmbert_retrieval.encoders.settings import module_paths, read_settings
-from cmbert_retrieval.encoders.weights import checkpoint_tensors, weights_sha256
-from cmbert_retrieval.errors import ConfigError, EncoderError, MissingExtraError
-from cmbert_retrieval.threads import thread_budget
+from cmbert_retrieval.encoders.settings import read_settings
+from cmbert_retrieval.encoders.texts import check_texts
+from cmbert_retrieval.encoders.weights import check_no_pickle, checkpoint_tensors, weights_sha256
+from cmbert_retrieval.errors import CmbertError, ConfigError, EncoderError, MissingExtraError
+from cmbert_retrieval.threads import limit_tokenizers, thread_budget
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_CPU_BATCH_TOKENS = 4096
 DEFAULT_GPU_BATCH_TOKENS = 65_536
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 
 
 class SentenceTransformersEncoder:
     """A sentence-transformers folder or a plain checkpoint, run by torch.
+
+    The folder may hold two encoders, one for queries and one for documents (a Router).
 
     Args:
         folder: with ``config.json`` and safetensors.
@@ -45,7 +48,7 @@ class SentenceTransformersEncoder:
         dtype: ``auto`` is bfloat16 where the processor computes in it, else float32.
         attention: ``auto`` leaves the choice to transformers (``sdpa`` where the model has it).
         batch_tokens: tokens of a batch, with padding.
-        threads: for torch on the CPU, for the whole process; None leaves torch's own.
+        threads: for torch on the CPU, for the whole process; see ``thread_budget``.
         pooling: another pooling than the folder's.
         max_tokens: truncate elsewhere than the folder says.
         prompts: other prompts than the folder's.
@@ -54,9 +57,9 @@ class SentenceTransformersEncoder:
         source: what ``load_encoder`` needs to open this again; the folder when None.
 
     Raises:
-        EncoderError: no or unsafe weights, weights that do not fit the configuration, or a device, precision
-        or
-            attention that is not there.
+        EncoderError: no or unsafe weights, weights that do not fit the configuration, a tokenizer that does
+            not fit the weights, a model that cannot encode, or a device, precision or attention that is not
+            there.
         MissingExtraError: torch or sentence-transformers is not installed.
     """
 
@@ -83,22 +86,37 @@ class SentenceTransformersEncoder:
                 )
         self._folder = Path(folder)
         settings = read_settings(self._folder)
-        self._transformer_folder = next(
-            (path for kind, path in module_paths(self._folder) if kind == "Transformer"), self._folder
-        )
-        checkpoint_tensors(self._transformer_folder)  # refuses a pickle before anything opens it
+        routes = module_routes(self._folder)
+        folders = {
+            side: next((path for kind, path in modules if kind == "Transformer"), self._folder)
+            for side, modules in routes.items()
+        }
+        for path in folders.values():
+            checkpoint_tensors(path)  # refuses a pickle before anything opens it
+        check_no_pickle(self._folder)
         self._device = choose_device(device)
+        limit_tokenizers(threads)
         self._model = self._open(choose_dtype(dtype, self._device), choose_attention(attention, self._device))
         if pooling is not None and pooling != settings.pooling:
             settings = replace(settings, pooling=pooling, dim=_replace_pooling(self._model, pooling))
-        self._report = check_loaded(self._transformer_folder, self._model[0].auto_model)
-        logger.info("%s: %s", self._folder, self._report)
+        self._stages = _stages(self._model)
+        reports: dict[Path, LoadReport] = {}
+        for side, path in folders.items():
+            if path not in reports:
+                reports[path] = check_loaded(path, self._stages[side][0].auto_model)
+                logger.info("%s: %s", path, reports[path])
+            _prepare_tokenizer(path, self._stages[side][0])
+        self._report = LoadReport(
+            loaded=sum(report.loaded for report in reports.values()),
+            heads=tuple(head for report in reports.values() for head in report.heads),
+        )
         if not settings.trained and pooling is None:
             logger.warning(
                 "%s has no pooling settings: it was not trained for retrieval, and gets mean pooling",
                 name or self._folder,
             )
-        if threads is not None:
+        on_cpu = self._device.type == "cpu"
+        if on_cpu:
             import torch
 
             torch.set_num_threads(thread_budget(threads))
@@ -114,12 +132,14 @@ class SentenceTransformersEncoder:
         self._unhashed = with_changes(
             identity, longest=settings.longest, max_tokens=max_tokens, prompts=prompts
         )
-        on_cpu = self._device.type == "cpu"
         self._batch_tokens = batch_tokens or (
             DEFAULT_CPU_BATCH_TOKENS if on_cpu else DEFAULT_GPU_BATCH_TOKENS
         )
+        length = self._unhashed.max_tokens
+        self._limits = {"document": length, "query": min(length, settings.query_tokens or length)}
         self._source = source or str(folder)
         self._lock = threading.Lock()
+        self._try()
 
     @cached_property
     def identity(self) -> EncoderIdentity:
@@ -148,20 +168,21 @@ class SentenceTransformersEncoder:
 
     def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return ``[texts, dim]`` for search queries."""
-        return self._encode(texts, self._unhashed.prompts.get("query", ""), None)
+        return self._encode(texts, "query", None)
 
     def encode_document(
         self, texts: Sequence[str], *, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Return ``[texts, dim]`` for texts to be found, in the order given."""
-        return self._encode(texts, self._unhashed.prompts.get("document", ""), progress)
+        return self._encode(texts, "document", progress)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the length of each text in tokens, special tokens and prompt not counted."""
+        check_texts(texts)
         if not texts:
             return []
         with self._lock:
-            encoded = self._model.tokenizer(
+            encoded = self._stages["document"][0].tokenizer(
                 list(texts), add_special_tokens=False, truncation=False, verbose=False
             )
         return [len(ids) for ids in encoded["input_ids"]]
@@ -193,135 +214,120 @@ class SentenceTransformersEncoder:
                     str(self._folder), device=str(self._device), model_kwargs=options, local_files_only=True
                 )
         except Exception as error:  # from transformers and from a model's own code: anything
-            first = next(
-                (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-            )
             raise EncoderError(
-                f"{self._folder}: cannot be loaded ({first}); expected a sentence-transformers folder or a "
-                "text encoder"
+                f"{self._folder}: cannot be loaded ({first_line(error)}); expected a sentence-transformers "
+                "folder or a text encoder"
             ) from error
         return model.eval()
 
-    def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> NDArray[np.float32]:
+    def _encode(self, texts: Sequence[str], side: str, progress: Progress | None) -> NDArray[np.float32]:
         import torch
 
-        if isinstance(texts, str):
-            raise ConfigError("got one string; expected a sequence of texts: pass [text]")
+        check_texts(texts)
         vectors = np.empty((len(texts), self._unhashed.dim), np.float32)
         if not texts:
             return vectors
-        tokenizer = self._model.tokenizer
+        prompt = self._unhashed.prompts.get(side, "")
+        tokenizer = self._stages[side][0].tokenizer
         with self._lock:  # a fast tokenizer keeps its truncation as state
             encoded = tokenizer(
-                [prompt + text for text in texts], truncation=True, max_length=self._unhashed.max_tokens
+                [prompt + text for text in texts], truncation=True, max_length=self._limits[side]
             )
-        prompt_tokens = self._excluded_tokens(prompt)
+        for position in (index for index, ids in enumerate(encoded["input_ids"]) if not ids):
+            # An empty text of a model without special tokens: one token, as in the onnx encoder.
+            for name, values in encoded.items():
+                filler = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 1}
+                values[position] = [filler.get(name, 0)]
+        prompt_tokens = self._excluded_tokens(prompt, side)
         for batch in length_sorted_batches([len(ids) for ids in encoded["input_ids"]], self._batch_tokens):
             rows = {name: [values[position] for position in batch] for name, values in encoded.items()}
             features = tokenizer.pad(rows, return_tensors="pt").to(self._device)
             with torch.inference_mode():
-                output = self._model.forward({**features, **prompt_tokens})["sentence_embedding"]
-            vectors[batch] = output[:, : self._unhashed.dim].float().cpu().numpy()
+                output: dict[str, torch.Tensor] = {**features, **prompt_tokens}
+                for stage in self._stages[side]:
+                    output = stage(output)
+            vectors[batch] = output["sentence_embedding"][:, : self._unhashed.dim].float().cpu().numpy()
             if progress is not None:
                 progress(len(batch))
         if self._unhashed.normalized:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
-    def _excluded_tokens(self, prompt: str) -> dict[str, int]:
+    def _try(self) -> None:
+        """Encode two texts, so that what does not fit together is an error now and not in the first batch.
+
+        Raises:
+            EncoderError: the model cannot encode, or gives vectors of another length or NaN.
+        """
+        try:
+            texts = ["", "A text to try the model with"]
+            vectors = np.stack([self._encode(texts, side, None) for side in SIDES])
+        except CmbertError:
+            raise
+        except Exception as error:  # from torch and from tokenizers: anything
+            raise EncoderError(
+                f"{self._folder}: the model was loaded, but cannot encode ({first_line(error)}); expected "
+                "modules and a tokenizer that fit each other. Fetch or save the whole model again"
+            ) from error
+        if not np.isfinite(vectors).all():
+            raise EncoderError(
+                f"{self._folder}: the model gives vectors with NaN or infinity; expected finite ones. Check "
+                "its weights, or take dtype='float32'"
+            )
+
+    def _excluded_tokens(self, prompt: str, side: str) -> dict[str, int]:
         """Return how many tokens the pooling leaves out, for models that pool without their prompt."""
-        if not prompt or getattr(self._model[1], "include_prompt", True):
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        tokenizer = self._stages[side][0].tokenizer
+        pooling = next((module for module in self._stages[side] if isinstance(module, Pooling)), None)
+        if not prompt or getattr(pooling, "include_prompt", True):
             return {}
         with self._lock:
-            ids = self._model.tokenizer(prompt)["input_ids"]
-        ends_special = ids and ids[-1] in self._model.tokenizer.all_special_ids
+            ids = tokenizer(prompt)["input_ids"]
+        ends_special = ids and ids[-1] in tokenizer.all_special_ids
         return {"prompt_length": len(ids) - bool(ends_special)}
 
 
-def choose_device(device: str | None) -> torch.device:
-    """Return the device by that name, or the best when None.
+def first_line(error: Exception) -> str:
+    """Return the first line of a message that is not empty, or the kind of error."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _stages(model: SentenceTransformer) -> dict[str, list[Any]]:
+    """Return the modules that a query and a document go through; a Router has a row for each."""
+    first, *rest = model
+    routes = getattr(first, "sub_modules", None)
+    return {side: [first, *rest] if routes is None else [*routes[side], *rest] for side in SIDES}
+
+
+def _prepare_tokenizer(folder: Path, transformer: Any) -> None:
+    """Give a tokenizer without padding a token to pad with, and check that it belongs to the model.
+
+    Without its files transformers makes a tokenizer of nothing but special tokens, and says no word.
 
     Raises:
-        EncoderError: there is no such device.
+        EncoderError: it knows no word, or gives ids that the model has no embedding for.
     """
-    import torch
-
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
+    tokenizer = transformer.tokenizer
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token  # never seen: the attention mask leaves it out
+    # Special tokens that transformers adds of its own are seen by no model, or by the trial in _try.
+    special = set(tokenizer.all_special_tokens)
+    ids = [number for token, number in tokenizer.get_vocab().items() if token not in special]
+    if not ids:
         raise EncoderError(
-            f"device {device!r} is not known to torch; expected cpu, cuda, cuda:N or mps"
-        ) from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise EncoderError(
-            f"device {device!r} was asked for, torch {torch.__version__} sees {torch.cuda.device_count()} "
-            "CUDA devices; "
-            "take another device, or leave it out"
+            f"{folder}: its tokenizer has {len(special)} tokens, all of them special; expected a vocabulary. "
+            "Fetch the tokenizer's files (tokenizer.json) too"
         )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
+    rows = None
+    with contextlib.suppress(NotImplementedError):  # a model that computes embeddings has no table of them
+        rows = getattr(transformer.auto_model.get_input_embeddings(), "num_embeddings", None)
+    if rows is not None and max(ids) >= rows:
         raise EncoderError(
-            "device 'mps' was asked for, torch sees none; take another device, or leave it out"
+            f"{folder}: its tokenizer gives ids up to {max(ids)}, the model has embeddings for "
+            f"{rows}; take the tokenizer that belongs to it"
         )
-    return chosen
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    import torch
-
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-        return "amx_bf16" in flags or "avx512_bf16" in flags
-    return False
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return torch's type for a name.
-
-    Raises:
-        ConfigError: an unknown name.
-        EncoderError: bfloat16 by name where the processor has none, or float16 on the CPU.
-    """
-    import torch
-
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
-    if dtype == "auto":
-        return torch.bfloat16 if has_bfloat16(device) else torch.float32
-    if (dtype == "bfloat16" and not has_bfloat16(device)) or (dtype == "float16" and device.type == "cpu"):
-        raise EncoderError(
-            f"dtype {dtype!r} was asked for, which {device} does not compute in; take 'float32' or 'auto'"
-        )
-    chosen: torch.dtype = getattr(torch, dtype)
-    return chosen
-
-
-def choose_attention(attention: str, device: torch.device) -> str | None:
-    """Return the attention to ask transformers for; None leaves it the choice.
-
-    Raises:
-        ConfigError: an unknown name.
-        EncoderError: FlashAttention by name, without its package or without CUDA.
-    """
-    if attention not in ATTENTIONS:
-        raise ConfigError(f"attention is {attention!r}; expected one of {', '.join(ATTENTIONS)}")
-    if attention == "flash_attention_2":
-        if importlib.util.find_spec("flash_attn") is None:
-            raise EncoderError(
-                "attention 'flash_attention_2' needs the package 'flash-attn': "
-                "pip install flash-attn --no-build-isolation, or take 'sdpa'"
-            )
-        if device.type != "cuda":
-            raise EncoderError(
-                f"attention 'flash_attention_2' needs a CUDA device, this is {device}; take 'sdpa'"
-            )
-    return None if attention == "auto" else attention
 
 
 def _replace_pooling(model: SentenceTransformer, pooling: str) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cmbert_retrieval.encoders.modules import module_routes, optional_json
 from cmbert_retrieval.errors import EncoderError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 512
 
@@ -38,6 +41,7 @@ class EncoderSettings:
         normalized: whether vectors get unit length.
         longest: tokens that the model has positions for; ``max_tokens`` can be raised up to it.
         trained: whether the folder has pooling settings. Without them it was hardly trained for retrieval.
+        query_tokens: where queries are truncated, if they have an encoder of their own.
     """
 
     pooling: str
@@ -47,63 +51,19 @@ class EncoderSettings:
     normalized: bool = True
     longest: int = DEFAULT_MAX_TOKENS
     trained: bool = True
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON in ``path``.
-
-    Raises:
-        EncoderError: the file cannot be read, or holds no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EncoderError(
-            f"{path}: cannot be read as JSON ({error}); fetch or export the model again"
-        ) from error
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
-    if not isinstance(content, dict):
-        raise EncoderError(f"{path}: expected a JSON object, got a {type(content).__name__}")
-    return content
-
-
-def module_paths(folder: Path) -> list[tuple[str, Path]]:
-    """Return class name and folder of each sentence-transformers module; none for a plain checkpoint.
-
-    Raises:
-        EncoderError: ``modules.json`` is no list of modules, one lies outside the folder, or one is code of
-            the model's own, which is never run.
-    """
-    listed = folder / "modules.json"
-    if not listed.is_file():
-        return []
-    modules = []
-    content = read_json(listed)
-    if not isinstance(content, list):
-        raise EncoderError(f"{listed}: expected a list of modules, got a {type(content).__name__}")
-    for module in content:
-        if not isinstance(module, dict) or not {"path", "type"} <= module.keys():
-            raise EncoderError(f"{listed}: expected a path and a type of every module")
-        if not str(module["type"]).startswith("sentence_transformers."):
-            raise EncoderError(
-                f"{listed}: module type {module['type']!r} is code of the model's own, which is not run; "
-                "expected one of sentence_transformers"
-            )
-        path = folder / str(module["path"])
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise EncoderError(
-                f"{listed}: module path {module['path']!r} leaves the folder; expected one inside it"
-            )
-        modules.append((str(module["type"]).rsplit(".", 1)[-1], path))
-    return modules
+    query_tokens: int | None = None
 
 
 def read_prompts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the ``query`` and ``document`` prompts of a sentence-transformers configuration."""
-    prompts = {str(name): str(text) for name, text in (values.get("prompts") or {}).items() if text}
+    """Return the ``query`` and ``document`` prompts of a sentence-transformers configuration.
+
+    Raises:
+        EncoderError: ``prompts`` is no JSON object.
+    """
+    listed = values.get("prompts") or {}
+    if not isinstance(listed, dict):
+        raise EncoderError(f"prompts of the model: expected a JSON object, got a {type(listed).__name__}")
+    prompts = {str(name): str(text) for name, text in listed.items() if text}
     fallback = prompts.get(str(values.get("default_prompt_name")), "")
     query = prompts.get("query") or fallback
     document = prompts.get("document") or prompts.get("passage") or prompts.get("corpus") or fallback
@@ -117,17 +77,42 @@ def read_settings(folder: Path) -> EncoderSettings:
     products are the similarity that the model was made for.
 
     Raises:
-        EncoderError: no ``config.json``, or one that gives no vector length.
+        EncoderError: no ``config.json``, or one that gives no vector length; or a length, a similarity or a
+            list of modules that no search can use.
     """
-    modules = module_paths(folder)
+    routes = module_routes(folder)
+    document = _read_route(folder, routes["document"])
+    if routes["query"] == routes["document"]:
+        return document
+    query = _read_route(folder, routes["query"])
+    if query.dim != document.dim:
+        raise EncoderError(
+            f"{folder}: vectors of queries have length {query.dim}, those of documents {document.dim}; "
+            "expected one length. Take a model whose two sides can be compared"
+        )
+    same = query.pooling == document.pooling
+    return replace(
+        document,
+        pooling=document.pooling if same else f"query {query.pooling}, document {document.pooling}",
+        query_tokens=query.max_tokens,
+        normalized=query.normalized and document.normalized,
+    )
+
+
+def _read_route(folder: Path, modules: list[tuple[str, Path]]) -> EncoderSettings:
     names = [name for name, _ in modules]
+    if modules and (names[0] != "Transformer" or "Pooling" not in names):
+        raise EncoderError(
+            f"{folder / 'modules.json'}: got the modules {', '.join(names)}; expected a Transformer, then a "
+            "Pooling: without one there is no vector of a text. Fetch the whole model again"
+        )
     transformer = next((path for name, path in modules if name == "Transformer"), folder)
     if not (transformer / "config.json").is_file():
         raise EncoderError(
             f"{folder}: no config.json; expected a sentence-transformers folder or a transformers checkpoint"
         )
-    config = _optional_json(transformer / "config.json")
-    sentence = _optional_json(folder / "config_sentence_transformers.json")
+    config = optional_json(transformer / "config.json")
+    sentence = optional_json(folder / "config_sentence_transformers.json")
     hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model") or config.get("n_embd")
     if not isinstance(hidden, int):
         raise EncoderError(
@@ -136,18 +121,35 @@ def read_settings(folder: Path) -> EncoderSettings:
     pooling, dim = "mean", hidden
     for name, path in modules:
         if name == "Pooling":
-            pooling, dim = _read_pooling(_optional_json(path / "config.json"), hidden)
+            pooling, dim = _read_pooling(optional_json(path / "config.json"), hidden)
         elif name == "Dense":
-            dim = int(_optional_json(path / "config.json")["out_features"])
+            features = optional_json(path / "config.json").get("out_features")
+            if not isinstance(features, int) or features < 1:
+                raise EncoderError(
+                    f"{path / 'config.json'}: out_features is {features!r}; expected the length of the "
+                    "vectors. Fetch the model again"
+                )
+            dim = features
     truncate = sentence.get("truncate_dim")
+    if truncate is not None and (not isinstance(truncate, int) or truncate < 1):
+        raise EncoderError(
+            f"{folder / 'config_sentence_transformers.json'}: truncate_dim is {truncate!r}; expected a "
+            "positive whole number, or none"
+        )
+    similarity = sentence.get("similarity_fn_name")
+    if similarity not in (None, "cosine", "dot"):
+        raise EncoderError(
+            f"{folder / 'config_sentence_transformers.json'}: the model was made for the similarity "
+            f"{similarity!r}; expected cosine or dot, by which indexes rank. Take another model"
+        )
     max_tokens, longest = _read_lengths(transformer, config)
     return EncoderSettings(
         pooling=pooling,
         max_tokens=max_tokens,
         longest=longest,
-        dim=min(dim, int(truncate)) if truncate else dim,
+        dim=min(dim, truncate) if truncate else dim,
         prompts=read_prompts(sentence),
-        normalized="Normalize" in names or sentence.get("similarity_fn_name") in (None, "cosine"),
+        normalized="Normalize" in names or similarity in (None, "cosine"),
         trained=bool(modules),
     )
 
@@ -160,13 +162,26 @@ def _read_pooling(config: Mapping[str, Any], hidden: int) -> tuple[str, int]:
 
 
 def _read_lengths(transformer: Path, config: Mapping[str, Any]) -> tuple[int, int]:
-    tokenizer = _optional_json(transformer / "tokenizer_config.json").get("model_max_length")
-    limits = [limit for limit in (tokenizer, config.get("max_position_embeddings")) if isinstance(limit, int)]
-    # Tokenizers without a limit write a huge number.
-    limits = [limit for limit in limits if 0 < limit < 1_000_000]
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and config.get("model_type") in _OFFSET_POSITIONS:
         positions -= int(config.get("pad_token_id") or 0) + 1
-    declared = _optional_json(transformer / "sentence_bert_config.json").get("max_seq_length")
+    tokenizer = optional_json(transformer / "tokenizer_config.json").get("model_max_length")
+    # Tokenizers without a limit write a huge number.
+    limits = [limit for limit in (tokenizer, positions) if isinstance(limit, int) and 0 < limit < 1_000_000]
+    declared = optional_json(transformer / "sentence_bert_config.json").get("max_seq_length")
     length = declared if isinstance(declared, int) else min(limits, default=DEFAULT_MAX_TOKENS)
-    return length, max(length, positions if isinstance(positions, int) else length)
+    if length < 3:
+        raise EncoderError(
+            f"{transformer}: texts are cut to {length} tokens; expected 3 or more, which leave room for a "
+            "word. Correct max_seq_length in sentence_bert_config.json"
+        )
+    if not isinstance(positions, int) or positions < 1:
+        return length, length
+    if length > positions:
+        logger.warning(
+            "%s: max_seq_length is %d, but the model has positions for %d tokens; longer texts are cut there",
+            transformer,
+            length,
+            positions,
+        )
+    return min(length, positions), positions

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbert_retrieval.encoders.settings import module_paths, read_json
+from cmbert_retrieval.encoders.modules import module_paths, module_routes, read_json
 from cmbert_retrieval.errors import EncoderError
 
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -73,7 +73,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name, without reading their values.
 
     Raises:
-        EncoderError: the file is absent, truncated, or no safetensors file.
+        EncoderError: the file is absent, truncated, or no safetensors file; or floats of 8 or fewer bits.
     """
     try:
         size = file.stat().st_size
@@ -89,6 +89,11 @@ def read_header(file: Path) -> dict[str, Tensor]:
             first, last = entry["data_offsets"]
             shape = tuple(int(extent) for extent in entry["shape"])
             start, stop = 8 + length + int(first), 8 + length + int(last)
+            if entry["dtype"].startswith("F") and entry["dtype"] not in _FLOATS:
+                raise EncoderError(
+                    f"{file}: tensor {name!r} is in {entry['dtype']}; expected F64, F32, F16 or BF16. "
+                    "Save the model in one of these"
+                )
             expected = int(np.prod(shape, dtype=np.int64)) * _SIZES.get(entry["dtype"], 0)
             if not 8 + length <= start <= stop <= size or (
                 entry["dtype"] in _SIZES and stop - start != expected
@@ -119,15 +124,28 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
                 )
             tensors.update(read_header(folder / name))
         return tensors
+    _refuse_pickle(folder, "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)")
+    raise EncoderError(f"{folder}: no weights; expected model.safetensors")
+
+
+def check_no_pickle(folder: Path) -> None:
+    """Check that no module of an encoder has its weights in a pickle, which sentence-transformers would open.
+
+    Raises:
+        EncoderError: one has; it is named.
+    """
+    for kind, path in module_paths(folder):
+        if kind != "Transformer" and not (path / "model.safetensors").is_file():
+            _refuse_pickle(path, "SentenceTransformer(FOLDER).save_pretrained(NEW_FOLDER)")
+
+
+def _refuse_pickle(folder: Path, conversion: str) -> None:
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.ckpt") for path in folder.glob(pattern))
     if pickles:
         raise EncoderError(
             f"{folder}: its weights are a pickle ({pickles[0]}), which can run code when it is opened; "
-            "expected "
-            "model.safetensors. Convert it where you trust it: "
-            "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            f"expected model.safetensors. Convert it where you trust it: {conversion}"
         )
-    raise EncoderError(f"{folder}: no weights; expected model.safetensors")
 
 
 def canonical_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -178,12 +196,25 @@ def weights_sha256(folder: Path) -> str:
 
     The same for a model saved alone or below a head, in one file or many, and for whatever was exported from
     it. Heads and integer buffers do not count; the weights of further modules (a projection behind the
-    pooling) do.
+    pooling) do, and those of both sides of a model of two encoders.
 
     Raises:
         EncoderError: there are no readable safetensors.
     """
-    modules = module_paths(folder)
+    check_no_pickle(folder)
+    routes = module_routes(folder)
+    if routes["query"] == routes["document"]:
+        return hash_tensors(_route_tensors(folder, routes["document"]))
+    return hash_tensors(
+        {
+            f"{side}:{name}": tensor
+            for side, modules in routes.items()
+            for name, tensor in _route_tensors(folder, modules).items()
+        }
+    )
+
+
+def _route_tensors(folder: Path, modules: list[tuple[str, Path]]) -> dict[str, Tensor]:
     transformer = next((path for name, path in modules if name == "Transformer"), folder)
     tensors = checkpoint_tensors(transformer)
     names, _ = canonical_names(tensors)
@@ -198,7 +229,7 @@ def weights_sha256(folder: Path) -> str:
                 f"{order}:{kind}.{name}": tensor
                 for name, tensor in read_header(path / "model.safetensors").items()
             }
-    return hash_tensors(parts)
+    return parts
 
 
 def hash_tensors(parts: Mapping[str, Tensor]) -> str:

@@ -37,6 +37,11 @@ def test_an_unknown_backend_is_refused(tiny_encoder_path: Path) -> None:
         load_encoder(tiny_encoder_path, backend="tensorrt")
 
 
+def test_an_unknown_precision_is_refused(tiny_encoder_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dtype is 'fp16'; expected one of auto, int8"):
+        load_encoder(tiny_encoder_path, dtype="fp16")
+
+
 @pytest.mark.parametrize(
     "options", [{"device": "cuda"}, {"dtype": "bfloat16"}, {"attention": "sdpa"}, {"pooling": "cls"}]
 )

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cmbert_retrieval.encoders import load_encoder
+from cmbert_retrieval.encoders import load_encoder, onnx
 from cmbert_retrieval.encoders.onnx import OnnxEncoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, EncoderError
 
@@ -205,3 +208,84 @@ def test_threads_come_from_the_environment_and_nonsense_is_refused(
     with pytest.raises(CmbertError, match="CMBERT_THREADS is 'many'"):
         load_encoder(tiny_encoder_path)
     load_encoder(tiny_encoder_path, threads=1)
+
+
+def test_a_forked_process_encodes_too(tiny_encoder_path: Path) -> None:
+    code = (
+        "import os, sys; from cmbert_retrieval.encoders import load_encoder\n"
+        "encoder = load_encoder(sys.argv[1], threads=2)\n"
+        "texts = ['heart attack', 'fever', 'hip fracture']\n"
+        "expected = encoder.encode_document(texts).tobytes()\n"
+        "child = os.fork()\n"
+        "equal = encoder.encode_document(texts).tobytes() == expected\n"
+        "if not child: os._exit(0 if equal else 1)\n"
+        "sys.exit(os.waitpid(child, 0)[1] != 0 or not equal)\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny_encoder_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            _, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, errors
+
+
+def test_long_texts_run_one_at_a_time_and_give_the_same_vectors(
+    monkeypatch: pytest.MonkeyPatch, tiny_encoder_path: Path
+) -> None:
+    expected = load_encoder(tiny_encoder_path, threads=3).encode_document(TEXTS * 5)
+    monkeypatch.setattr(onnx, "_LONG_TOKENS", 5)
+    assert np.array_equal(load_encoder(tiny_encoder_path, threads=3).encode_document(TEXTS * 5), expected)
+
+
+@pytest.mark.parametrize(
+    "bad, said",
+    [(None, "is a NoneType; expected a string"), ("secret \udc80", "lone surrogate at character 7")],
+)
+@pytest.mark.parametrize("method", ["encode_query", "encode_document", "count_tokens"])
+def test_what_is_no_text_is_refused_by_position_and_not_quoted(
+    tiny_encoder_path: Path, method: str, bad: Any, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"text 1 \(from 0\) .*{said}") as caught:
+        getattr(load_encoder(tiny_encoder_path), method)(["Émile", bad])
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prompts, said",
+    [
+        ({"passage": "p: "}, "prompts has the key 'passage'"),
+        ({"query": None}, "the query prompt is a NoneType"),
+    ],
+)
+def test_prompts_for_something_else_or_without_text_are_refused(
+    tiny_encoder_path: Path, prompts: Any, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_encoder(tiny_encoder_path, prompts=prompts)
+
+
+def test_an_empty_prompt_is_none(tiny_encoder_path: Path) -> None:
+    assert load_encoder(tiny_encoder_path, prompts={"query": ""}).identity.prompts == {}
+
+
+def test_a_prompt_that_the_pooling_leaves_out_is_refused(copy: Path) -> None:
+    pooling = copy / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": False}))
+    load_encoder(copy)
+    with pytest.raises(EncoderError, match="its pooling leaves the prompt out"):
+        load_encoder(copy, backend="onnx", prompts={"query": "about the heart: "})
+
+
+def test_a_broken_graph_prints_nothing_of_its_own(copy: Path) -> None:
+    (copy / "onnx" / "model.onnx").write_bytes(b"no graph")
+    code = (
+        "import sys; from cmbert_retrieval.encoders import load_encoder\n"
+        "from cmbert_retrieval.errors import EncoderError\n"
+        "try: load_encoder(sys.argv[1])\n"
+        "except EncoderError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True)
+    assert "onnxruntime cannot open it" in done.stdout
+    assert done.stderr == ""

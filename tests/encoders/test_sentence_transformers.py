@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import read_safetensors, write_safetensors
-from tiny_models import build
+from tiny_models import build, build_decoder, build_pair
 
 from cmbert_retrieval.encoders import load_encoder
 from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors
@@ -150,7 +153,7 @@ def test_another_pooling_by_name_is_used(tiny_encoder_path: Path) -> None:
 
 
 def test_what_is_asked_for_by_name_and_absent_is_an_error(tiny_encoder_path: Path) -> None:
-    from cmbert_retrieval.encoders.sentence_transformers import choose_device, has_bfloat16
+    from cmbert_retrieval.encoders.devices import choose_device, has_bfloat16
 
     with pytest.raises(EncoderError, match="flash_attention_2"):
         load(tiny_encoder_path, attention="flash_attention_2")
@@ -193,3 +196,117 @@ def test_code_beside_the_weights_is_never_run(tmp_path: Path, copy: Path) -> Non
     with pytest.raises(EncoderError, match=r"'custom_st\.Transformer' is code of the model's own"):
         load(copy)
     assert not ran.exists()
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_a_folder_without_its_tokenizer_is_refused(tmp_path: Path, tiny_encoder_path: Path) -> None:
+    folder = build(tmp_path / "bert", tiny_encoder_path, "bert")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(EncoderError, match="all of them special; expected a vocabulary"):
+        load(folder)
+
+
+def test_a_tokenizer_with_more_ids_than_embeddings_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    folder = build(tmp_path / "small", tiny_encoder_path, "bert")
+    weights = read_safetensors(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][:100]
+    write_safetensors(folder / "model.safetensors", weights)
+    change(folder / "config.json", vocab_size=100)
+    with pytest.raises(EncoderError, match=r"gives ids up to \d+, the model has embeddings for 100"):
+        load(folder)
+
+
+def test_a_pooling_of_another_width_is_an_error_when_it_is_loaded(copy: Path) -> None:
+    change(copy / "1_Pooling" / "config.json", embedding_dimension=64, word_embedding_dimension=64)
+    with pytest.raises(EncoderError, match="the model was loaded, but cannot encode"):
+        load(copy)
+
+
+def test_what_is_no_text_is_refused_by_position(tiny_encoder_path: Path) -> None:
+    encoder = load(tiny_encoder_path)
+    for method in (encoder.encode_document, encoder.encode_query, encoder.count_tokens):
+        with pytest.raises(ConfigError, match=r"text 1 \(from 0\) is a NoneType"):
+            method(["fever", None])
+
+
+def test_an_empty_text_of_a_decoder_without_special_tokens_is_one_pad_token(
+    tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    encoder = load(build_decoder(tmp_path / "decoder", tiny_encoder_path))
+    assert encoder.count_tokens([""]) == [0]
+    together = encoder.encode_document(TEXTS)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    for text, vector in zip(TEXTS, together, strict=True):  # lengths differ, and none of them has a pad token
+        assert np.allclose(encoder.encode_document([text])[0], vector, atol=1e-5)
+    assert np.allclose(together[1], encoder.encode_document(["[SEP]"])[0], atol=1e-5)
+
+
+def test_the_budget_holds_for_torch_and_for_tokenizers(tiny_encoder_path: Path) -> None:
+    code = (
+        "import os, sys; from cmbert_retrieval.encoders import load_encoder\n"
+        "load_encoder(sys.argv[1], backend='sentence_transformers', device='cpu')\n"
+        "import torch; print(torch.get_num_threads(), os.environ['RAYON_NUM_THREADS'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAYON_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_encoder_path)],
+        capture_output=True,
+        text=True,
+        env={**environment, "CMBERT_THREADS": "1"},
+    )
+    assert done.stdout == "1 1\n", done.stderr
+
+
+@pytest.fixture
+def pair(tmp_path: Path, tiny_encoder_path: Path) -> Path:
+    """A model of two encoders: a ModernBERT for queries, a BERT for documents."""
+    document = build(tmp_path / "bert", tiny_encoder_path, "bert")
+    return build_pair(tmp_path / "pair", tiny_encoder_path, document)
+
+
+def test_queries_and_documents_go_through_an_encoder_each(pair: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    theirs, ours = SentenceTransformer(str(pair), device="cpu"), load(pair)
+    assert np.allclose(ours.encode_query(TEXTS), theirs.encode_query(TEXTS), atol=1e-5)
+    assert np.allclose(ours.encode_document(TEXTS), theirs.encode_document(TEXTS), atol=1e-5)
+    assert not np.allclose(ours.encode_document(TEXTS), ours.encode_query(TEXTS), atol=1e-1)
+    assert (ours.identity.dim, ours.identity.max_tokens, ours.identity.normalized) == (16, 512, True)
+
+
+def test_the_hash_of_two_encoders_covers_each_module_of_both_and_their_order(pair: Path) -> None:
+    before = load(pair).identity.weights_sha256
+    files = sorted(pair.glob("*/model.safetensors"))
+    assert len(files) == 4  # two transformers, two projections
+    for file in files:
+        original = file.read_bytes()
+        weights = read_safetensors(file)
+        name = "linear.weight" if "linear.weight" in weights else sorted(weights)[0]
+        write_safetensors(file, {**weights, name: -weights[name]})
+        assert load(pair).identity.weights_sha256 != before, file
+        file.write_bytes(original)
+    assert load(pair).identity.weights_sha256 == before
+    config = json.loads((pair / "router_config.json").read_text())
+    routes = config["structure"]
+    change(pair / "router_config.json", structure={"query": routes["document"], "document": routes["query"]})
+    assert load(pair).identity.weights_sha256 != before
+
+
+def test_two_encoders_are_saved_whole_and_not_exported(tmp_path: Path, pair: Path) -> None:
+    from cmbert_retrieval.encoders.export import export_encoder
+
+    encoder = load(pair)
+    encoder.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert again.identity.weights_sha256 == encoder.identity.weights_sha256
+    assert np.array_equal(again.encode_query(TEXTS), encoder.encode_query(TEXTS))
+    with pytest.raises(EncoderError, match="an encoder for queries and one for documents"):
+        export_encoder(pair, tmp_path / "out")
+    with pytest.raises(ConfigError, match="layers depend on its own"):
+        load(pair, pooling="cls")

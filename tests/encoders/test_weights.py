@@ -159,3 +159,27 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(EncoderError, match="not a plain file name"):
         checkpoint_tensors(tmp_path)
+
+
+def test_a_projection_in_a_pickle_is_refused_and_not_left_out_of_the_hash(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "model.safetensors", small_encoder())
+    modules = [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    write_safetensors(tmp_path / "2_Dense" / "model.safetensors", {"linear.weight": np.eye(4, dtype="f4")})
+    before = weights_sha256(tmp_path)
+    (tmp_path / "2_Dense" / "pytorch_model.bin").write_bytes(b"")
+    assert weights_sha256(tmp_path) == before
+    (tmp_path / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(EncoderError, match=r"2_Dense: its weights are a pickle \(pytorch_model\.bin\)"):
+        weights_sha256(tmp_path)
+
+
+def test_floats_of_eight_bits_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    write_safetensors(file, small_encoder())
+    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F8_"', 1))
+    with pytest.raises(EncoderError, match=r"tensor '.*' is in F8_; expected F64, F32, F16 or BF16"):
+        read_header(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,4 +43,50 @@ def build(folder: Path, tokenizer: Path, kind: str, *, head: bool = False, longe
     settings.write_text(
         settings.read_text().replace('"model_max_length": 64', f'"model_max_length": {longest}')
     )
+    return folder
+
+
+def build_pair(folder: Path, query: Path, document: Path, *, outputs: int = 16) -> Path:
+    """Write a model of two encoders (a Router), each with mean pooling and a projection of its own."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Router, Transformer
+
+    torch.manual_seed(6)
+    rows = [[Transformer(str(path)), Pooling(32, "mean"), Dense(32, outputs)] for path in (query, document)]
+    router = Router.for_query_document(query_modules=rows[0], document_modules=rows[1])
+    SentenceTransformer(modules=[router, Normalize()], device="cpu").save(str(folder))
+    return folder
+
+
+def build_decoder(folder: Path, tokenizer: Path) -> Path:
+    """Write a Llama that pools the last token; the tokenizer adds no special tokens and has no pad."""
+    import torch
+    import transformers
+
+    torch.manual_seed(5)
+    config = transformers.LlamaConfig(
+        vocab_size=420,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+    )
+    transformers.LlamaModel(config).save_pretrained(folder)
+    words = json.loads((tokenizer / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**words, "post_processor": None}))
+    settings = {"tokenizer_class": "TokenizersBackend", "eos_token": "[SEP]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_lasttoken": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(kinds.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
     return folder
