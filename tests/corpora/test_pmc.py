@@ -58,7 +58,7 @@ def test_articles_without_metadata_files_are_read_and_counted_in_one_warning(
     shutil.copytree(PMC, tmp_path / "pmc")
     (tmp_path / "pmc" / "metadata" / "PMC900001.1.json").unlink()
     (tmp_path / "pmc" / "metadata" / "PMC900003.1.json").write_text("{")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="cmbert_retrieval"):
         assert len(ids(PmcCorpus(tmp_path / "pmc"))) == 3
     assert [record.getMessage() for record in caplog.records if "2 articles" in record.getMessage()]
     assert len(caplog.records) == 1
@@ -198,7 +198,7 @@ def test_retracted_articles_and_other_licences_are_left_out_when_asked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert ids(PmcCorpus(PMC, include_retracted=False)) == ["PMC900001", "PMC900002"]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="cmbert_retrieval"):
         assert ids(PmcCorpus(PMC, licenses=["CC-BY", "CC0"])) == ["PMC900001", "PMC900002"]
     assert "1 with the licence CC BY-NC" in caplog.text
     assert ids(PmcCorpus(PMC, licenses="CC0")) == ["PMC900002"]
