@@ -59,6 +59,21 @@ def raised(text: str, before: str, following: str = "") -> str:
     return text
 
 
+_ABOUT_THE_PAPER = re.compile(
+    r"(?:list of )?(?:abbreviations?|acknowledge?ments?|funding|financial (?:support|disclosures?)|"
+    r"pre-?publication history|(?:author|authors)['’]*s?['’]* (?:contributions?|information|details)|"
+    r"(?:declarations? of |statement of )?(?:competing|conflicts?(?: of)?|financial) interests?|"
+    r"conflicts? of interests? statement|"
+    r"(?:data|code) availability(?: statement)?|availability of data(?: and materials?)?)\W*",
+    re.IGNORECASE,
+)
+
+
+def is_about_the_paper(heading: str) -> bool:
+    """Tell whether a section of the body is back matter by its heading, as older articles have it there."""
+    return _ABOUT_THE_PAPER.fullmatch(heading.strip(" :.")) is not None
+
+
 def with_label(title: str, heading: etree._Element, label: etree._Element | None) -> str:
     """Return "Box 1. Shoes" for a title whose label is a word that texts refer to; not "2.2 Methods"."""
     if label is None or label is heading or len(label):

@@ -137,16 +137,15 @@ class TextWalker:
             self._block(element)
             return
         self._flush()
-        heading = element.find("title")
-        if heading is None:
-            heading = element.find("caption/title")
-        if heading is None:
-            heading = element.find("label")
+        named = (element.find(tag) for tag in ("title", "caption/title", "label"))
+        heading = next((found for found in named if found is not None), None)
         path, title = self._path, ""
         if heading is not None and (title := self.title(heading)):
             title = marks.with_label(title, heading, element.find("label"))
             self._path = (*path, title)
-        before = self._count()
+        before, kind = self._count(), self._kind
+        if not path and kind == "paragraph" and marks.is_about_the_paper(title):
+            self._kind = "back"
         if element.text:
             self._out.append(element.text)
         for child in element:
@@ -167,6 +166,7 @@ class TextWalker:
         if title and self._count() == before:
             # Nothing stands below the heading: then it is the text, as in acknowledgements of one title.
             self._add(title, self._kind, self._target)
+        self._kind = kind
 
     def _count(self) -> int:
         found = self.blocks

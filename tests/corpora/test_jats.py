@@ -320,3 +320,25 @@ def test_very_many_named_characters_in_a_paragraph_are_read() -> None:
     body = b"<article><body><p>" + b"&nbsp;x" * 100_000 + b"</p></body></article>"
     (block,) = parse_article(b'<!DOCTYPE article PUBLIC "a" "b.dtd">' + body).blocks
     assert block.text == " ".join("x" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("Authors' contributions", "back"),
+        ("Competing interests", "back"),
+        ("Declaration of competing interest", "back"),
+        ("Conflict of Interest Statement", "back"),
+        ("Acknowledgements", "back"),
+        ("Pre-publication history", "back"),
+        ("List of abbreviations", "back"),
+        ("Results", "paragraph"),
+        ("Funding of primary care", "paragraph"),
+        ("Interests of patients", "paragraph"),
+    ],
+)
+def test_what_older_articles_have_in_their_body_about_the_paper_is_back_matter(
+    heading: str, kind: str
+) -> None:
+    sections = f"<sec><title>{heading}</title><p>x</p></sec><sec><title>Discussion</title><p>y</p></sec>"
+    assert [block.kind for block in parsed(sections).blocks] == [kind, "paragraph"]

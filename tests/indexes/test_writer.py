@@ -17,7 +17,7 @@ from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.verify import verify
 from cmbert_retrieval.indexes.writer import IndexWriter
 from cmbert_retrieval.retriever import Retriever
-from cmbert_retrieval.types import Document
+from cmbert_retrieval.types import Document, Section
 
 Answer = list[tuple[str, float, str]]
 
@@ -346,3 +346,12 @@ def test_an_undeclared_analyser_or_column_type_is_refused_before_anything_is_wri
     with pytest.raises(ConfigError, match=r"cannot use the factory 'Flta'"):
         build(tmp_path / "j", documents(1), encoder, "vectors.factory=Flta")
     assert not (tmp_path / "j" / "manifest.json").exists()
+
+
+def test_back_matter_is_indexed_without_the_title_that_it_does_not_speak_of(tmp_path: Path) -> None:
+    text = "Shoes were compared. We thank the nurses."
+    sections = (Section(0, 20, ("Methods",)), Section(21, len(text), ("Back matter",), "back"))
+    build(tmp_path / "i", [Document("a", text, "Knee pain", sections=sections)], None)
+    with IndexReader(tmp_path / "i") as reader:
+        rows = [reader.row(row)[0].text for row in reader.words.rows().tolist()]
+    assert rows == ["Knee pain Shoes were compared.", "We thank the nurses."]
