@@ -140,7 +140,10 @@ def run(*arguments: str, largest_file: int | None = None) -> Ended:
 
 def run_and_kill(arguments: Sequence[str], seconds: float) -> Ended:
     """Run a command and kill it after so many seconds, unless it has ended by then."""
-    process = start(arguments)
+    return _killed_after(start(arguments), seconds)
+
+
+def _killed_after(process: subprocess.Popen[str], seconds: float) -> Ended:
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -198,12 +201,7 @@ def run_slowed_and_kill(
     process = start(arguments, prefix=prefix)
     while not begins.exists() and process.poll() is None:
         time.sleep(0.002)
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        kill(process)
-        return finish(process)
-    return Ended(process.returncode, out, err)
+    return _killed_after(process, seconds)
 
 
 # --- what is on the disk ---
