@@ -71,11 +71,8 @@ def split_source(source: str) -> tuple[str, str]:
         CorpusError: the reader cannot be told.
     """
     from cmbert_retrieval.corpora import READERS, guess_reader
-    from cmbert_retrieval.errors import CorpusError
 
     name, colon, path = source.partition(":")
-    if not path and name in READERS and name != "icd10cm" and not Path(source).exists():
-        raise CorpusError(f"--from {source}: the path is missing; expected --from {name}:PATH")
     if colon and (name in READERS or not Path(source).exists()):
         return name, path
     if source in READERS and not Path(source).exists():

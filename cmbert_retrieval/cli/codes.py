@@ -139,13 +139,15 @@ def _claim(hit: CodeHit) -> str:
 
 def hit_json(hit: CodeHit) -> dict[str, Any]:
     """Return an answer as JSON values."""
+    from cmbert_retrieval.codes.tree import is_billable
+
     return {
         "rank": hit.rank,
         "score": round(hit.score, 6),
         "code": hit.full_code,
         "title": hit.title,
         "matched": hit.matched,
-        "billable": hit.code.billable or bool(hit.seventh),
+        "billable": is_billable(hit.code, seventh=hit.seventh),
         "seventh": dict(hit.code.seventh),
         "kind": hit.code.kind,
         "chapter": hit.code.chapter,
@@ -183,13 +185,13 @@ def show(
 def _with_seventh(entry: Code, seventh: str, values: dict[str, Any]) -> dict[str, Any]:
     if not seventh:
         return values
-    from cmbert_retrieval.codes.tree import extend, full_title
+    from cmbert_retrieval.codes.tree import extend, full_title, is_billable
 
     return {
         **values,
         "code": extend(entry.code, seventh),
         "title": full_title(entry, seventh),
-        "billable": seventh in entry.seventh and not entry.children,
+        "billable": is_billable(entry, seventh=seventh),
         "base_code": entry.code,
         "seventh_character": seventh,
     }

@@ -79,6 +79,11 @@ def full_title(code: Code, seventh: str = "") -> str:
     return f"{code.title}, {code.seventh[seventh]}" if seventh in code.seventh else code.title
 
 
+def is_billable(code: Code, *, seventh: str = "") -> bool:
+    """Tell whether a code may stand on a claim, with the seventh character that was asked for with it."""
+    return code.billable or (seventh in code.seventh and not code.children)
+
+
 def billing_status(code: Code, *, seventh: str = "") -> str:
     """Return whether a code may stand on a claim, and if not, what it lacks.
 
@@ -86,7 +91,7 @@ def billing_status(code: Code, *, seventh: str = "") -> str:
         code: the code.
         seventh: the seventh character that was asked for with it.
     """
-    if code.billable or (seventh and seventh in code.seventh and not code.children):
+    if is_billable(code, seventh=seventh):
         return "valid for billing"
     if code.children:
         return "not valid for billing: choose a code below it"

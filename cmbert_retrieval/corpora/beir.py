@@ -106,7 +106,7 @@ def read_qrels(path: str | Path) -> Qrels:
 def _header(line: str) -> tuple[int, int, int] | None:
     """Return where query, document and grade stand by the names in a header; None for a line of judgements.
 
-    A header ends with a name, a line of judgements with a number.
+    A header has three columns and begins with the name of one; a query may have such a name in TREC's four.
     """
     names = [name.strip().lower() for name in line.split("\t" if "\t" in line else ",")]
     if len(names) != 3 or not names[0].startswith(("query", "corpus", "doc", "score")):

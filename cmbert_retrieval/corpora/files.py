@@ -97,7 +97,9 @@ def existing(path: str | Path) -> Path:
     Raises:
         CorpusError: nothing is there.
     """
+    if not str(path):
+        raise CorpusError("the path is missing; expected a file or folder, as in --from pmc:PATH")
     found = Path(path).expanduser()
-    if not str(path) or not found.exists():
+    if not found.exists():
         raise CorpusError(f"{str(path)!r}: no such file or folder")
     return found

@@ -283,7 +283,8 @@ def _license(permissions: etree._Element) -> str:
                     return found
         if element.tag == "license":
             prose.append(clean("".join(map(str, element.itertext()))))
-            prose.append(element.get("license-type", "").upper().replace("-", " ", 1))
+            kind = element.get("license-type", "")
+            prose += [kind] if kind.lower().startswith("cc") else []
     for element in permissions.iter("copyright-statement"):
         text = clean("".join(map(str, element.itertext())))
         prose += [text] if re.search(r"creative\s*commons|\bCC[ -]BY", text, re.IGNORECASE) else []

@@ -195,18 +195,15 @@ def read_metadata(path: Path, known: Known) -> Known:
         raise UnusableError("not well-formed JSON") from None
     if not isinstance(values, dict):
         raise UnusableError("not a JSON object")
-    retracted = values.get("is_retracted")
-    if isinstance(retracted, str | int) and not isinstance(retracted, bool):
-        retracted = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
-            str(retracted).strip().lower()
-        )
+    told = str(values.get("is_retracted")).strip().lower()
+    retracted = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(told)
     return Known(
         pmcid=known.pmcid,
         version=known.version,
         pmid=_text(values.get("pmid")),
         doi=_text(values.get("doi")),
         license=normalize_license(_text(values.get("license_code"))),
-        is_retracted=retracted if isinstance(retracted, bool) else None,
+        is_retracted=retracted,
     )
 
 

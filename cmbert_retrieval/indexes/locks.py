@@ -44,11 +44,16 @@ class WriteLock:
         self._descriptor, self._process = descriptor, os.getpid()
         return self
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process took the lock, and not the one that it was forked from."""
+        return self._process == os.getpid()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A forked child shares the lock: its parent gives it back for both, the child for none.
-        if self._process == os.getpid():
+        if self.is_ours:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
 

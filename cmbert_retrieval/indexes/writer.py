@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -65,7 +64,6 @@ class IndexWriter:
             notify: called with a phase and how many more are done.
         """
         self.root = Path(path).absolute()
-        self._process = os.getpid()
         self._notify = notify
         self._lock = WriteLock(self.root)
         self._commits = Committer(self.root, notify)
@@ -95,7 +93,7 @@ class IndexWriter:
     ) -> None:
         try:
             # A forked child that comes here must not clear away what its parent is writing.
-            if error is not None and self._process == os.getpid():
+            if error is not None and self._lock.is_ours:
                 # A full disk stays full for as long as what a failed run wrote lies on it.
                 with suppress(OSError, CmbertError):
                     self._recover()
