@@ -1,4 +1,6 @@
-"""Several rankings of the same things made into one. Pure functions on ``{id: score}``, higher is better.
+"""Several rankings of the same things made into one, and one ranking made unambiguous.
+
+Pure functions on ``{id: score}``, higher is better.
 
 Shared rules: the answer is ordered by fused score, then by id, so that ties always come out the same.
 A ranking of weight 0 takes no part: what only it found is left out. What a ranking did not find gets
@@ -10,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
+
+import numpy as np
 
 Id = TypeVar("Id", str, int)
 
@@ -106,3 +110,16 @@ def _checked(
                     f"ranking {number}: the score of {key!r} is {score}; expected a finite number"
                 )
     return list(weights)
+
+
+def strictly_decreasing(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the scores as float32 values that strictly decrease, changed as little as possible."""
+    decreasing: dict[str, float] = {}
+    last = np.float32(np.inf)
+    for id_, score in scores.items():
+        value = np.float32(score)
+        if value >= last:
+            value = np.nextafter(last, np.float32(-np.inf), dtype=np.float32)
+        decreasing[id_] = float(value)
+        last = value
+    return decreasing

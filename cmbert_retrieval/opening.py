@@ -34,6 +34,8 @@ from cmbert_retrieval.storage import atomic_file, files_below, fsync_tree
 from cmbert_retrieval.types import Document
 
 if TYPE_CHECKING:
+    from cmbert_retrieval.config import IndexRecipe
+    from cmbert_retrieval.corpora.base import Corpus
     from cmbert_retrieval.encoders.base import Encoder
     from cmbert_retrieval.retriever import Retriever
 
@@ -199,28 +201,41 @@ def build_bundled(
     cache_folder: str | Path | None = None,
     notify: Notify | None = None,
 ) -> Path:
-    """Return the folder of a bundled recipe's index, built if it is not there yet; without encoder: of words.
+    """Return the folder of a bundled recipe's index, built if need be; without encoder: of words alone."""
+    from cmbert_retrieval.config import load_index_recipe
+    from cmbert_retrieval.corpora import open_corpus
+
+    recipe = load_index_recipe(name, overrides=[] if encoder is not None else ["encoder=none"])
+    corpus = open_corpus(recipe.source.reader, recipe.source.path, **recipe.source.options)
+    root = Path(cache_folder) if cache_folder is not None else default_cache()
+    return build_cached(root / "indexes", recipe, corpus, encoder, notify=notify)
+
+
+def build_cached(
+    root: Path,
+    recipe: IndexRecipe,
+    corpus: Corpus,
+    encoder: Encoder | None,
+    *,
+    notify: Notify | None = None,
+) -> Path:
+    """Return the folder in ``root`` of a corpus's index, built if it is not there yet.
 
     The folder's name holds a hash of recipe, sources and encoder: another release or encoder is another
     folder. Several processes may ask at once; one builds, the others wait.
     """
-    from cmbert_retrieval.config import load_index_recipe
-    from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.indexes.writer import IndexWriter
 
-    recipe = load_index_recipe(name, overrides=[] if encoder is not None else ["encoder=none"])
-    corpus = open_corpus(recipe.source.reader, recipe.source.path, **recipe.source.options)
     checksums = [source.checksum for source in corpus.sources()]
     identity = encoder.identity.to_json() if encoder is not None else None
     key = [__version__, recipe.to_json(), checksums, identity]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    root = Path(cache_folder) if cache_folder is not None else default_cache()
-    folder = root / "indexes" / f"{name}-{digest}"
+    folder = root / f"{recipe.name}-{digest}"
     while not (folder / MANIFEST).is_file():
         try:
             with IndexWriter(folder, notify=notify or (lambda phase, count: None)) as writer:
                 if not (folder / MANIFEST).is_file():
-                    logger.warning("building the index '%s' once, into %s", name, folder)
+                    logger.warning("building the index '%s' once, into %s", recipe.name, folder)
                     writer.build(corpus, recipe, encoder)
         except IndexLockedError:
             time.sleep(_POLL_SECONDS)

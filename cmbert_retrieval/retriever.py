@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.citation import cite
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.fusion import strictly_decreasing
 from cmbert_retrieval.indexes.filters import parse_filter
 from cmbert_retrieval.indexes.manifest import Manifest, unpack_probes
 from cmbert_retrieval.indexes.queries import as_texts, check_search
@@ -23,7 +24,6 @@ from cmbert_retrieval.indexes.ranking import (
     find_candidates,
     find_fused,
     fuse,
-    strictly_decreasing,
 )
 from cmbert_retrieval.indexes.reader import IndexReader, Ranked
 from cmbert_retrieval.types import Document, Hit, Query, Run

@@ -19,7 +19,7 @@ from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError
 from cmbert_retrieval.fusion import min_max, reciprocal_rank
 from cmbert_retrieval.indexes.queries import MAX_K
-from cmbert_retrieval.indexes.ranking import strictly_decreasing
+from cmbert_retrieval.fusion import strictly_decreasing
 
 ARTICLE = Document(
     id="PMC1",

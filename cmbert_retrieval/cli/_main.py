@@ -19,6 +19,7 @@ COMMANDS = {
     "search": ("Search an index.", "search:search"),
     "codes": ("Find codes for what people write, and show codes in their tree.", "codes:app"),
     "index": ("Build an index, add to it, delete from it, check it.", "index:app"),
+    "eval": ("Measure how well things are found, and compare with what is expected.", "eval:app"),
     "export": ("Turn an encoder into the ONNX folder that runs without torch.", "export:export"),
     "demo": ("Build the ICD-10-CM index and answer five questions with it.", "demo:demo"),
     "env": ("Say what this machine and this installation have.", "env:env"),

@@ -42,7 +42,7 @@ def default_encoder_folder() -> Path:
     folder = encoders / f"{DEFAULT_NAME}-{WEIGHTS_SHA256[:12]}-{_EXPORT}"
     if is_onnx_folder(folder):
         return folder
-    model = _packaged_model()
+    model = packaged_model()
     for package in ("torch", "onnx", "onnxscript", "sentence_transformers"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.of(_FEATURE, package.replace("_", "-"), "minilm")
@@ -59,7 +59,12 @@ def default_encoder_folder() -> Path:
     return folder
 
 
-def _packaged_model() -> Path:
+def packaged_model() -> Path:
+    """Return the folder of the default encoder's fp32 weights, as its package brings them.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
     # The package is found, not imported: importing it imports torch.
     found = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if found is None or not found.submodule_search_locations:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from cmbert_retrieval.fusion import min_max, reciprocal_rank
 from cmbert_retrieval.indexes.reader import IndexReader, Ranked
 
@@ -136,16 +134,3 @@ def fuse(parts: Mapping[str, Candidates], fusion: str, *, dense_weight: float) -
     if fusion == "min-max":
         return min_max(rankings, weights=weights)
     return reciprocal_rank(rankings, weights=weights)
-
-
-def strictly_decreasing(scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the scores as float32 values that strictly decrease, changed as little as possible."""
-    decreasing: dict[str, float] = {}
-    last = np.float32(np.inf)
-    for id_, score in scores.items():
-        value = np.float32(score)
-        if value >= last:
-            value = np.nextafter(last, np.float32(-np.inf), dtype=np.float32)
-        decreasing[id_] = float(value)
-        last = value
-    return decreasing
