@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from cmbert_retrieval.retriever import Retriever
 
 
-def save_index(reader: IndexReader, encoder: Encoder | None, path: Path) -> None:
-    """Copy the open commit, the encoder into ``encoder/``, and a card; the manifest comes last."""
+def save_index(reader: IndexReader, encoder: Encoder | None, path: Path, *, label: str = "FOLDER") -> None:
+    """Copy the open commit, the encoder into ``encoder/``, and a card; the manifest comes last.
+
+    Args:
+        reader: the index.
+        encoder: its encoder, or None to leave it out.
+        path: a folder that is empty or not there yet.
+        label: what the card calls the index.
+    """
     from cmbert_retrieval.indexes.build import PINS
 
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -44,7 +51,7 @@ def save_index(reader: IndexReader, encoder: Encoder | None, path: Path) -> None
         encoder.save_pretrained(str(path / ENCODER_FOLDER))
         files |= {name: FileEntry.of(path / name) for name in files_below(path, path / ENCODER_FOLDER)}
     manifest = _shareable(replace(manifest, files=files))
-    (path / CARD).write_text(index_card(manifest), encoding="utf-8")
+    (path / CARD).write_text(index_card(manifest, reader.licenses(), name=label), encoding="utf-8")
     fsync_tree(path)
     (path / COMMITS).mkdir()
     with atomic_file(path / COMMITS / commit_name(manifest.commit)) as file:
@@ -96,7 +103,7 @@ def push_index(
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         files = {sibling.rfilename for sibling in there.siblings or ()}
     with tempfile.TemporaryDirectory(prefix="cmbert-push-") as folder:
-        retriever.save_pretrained(Path(folder) / "index")
+        save_index(retriever.reader, retriever.encoder, Path(folder) / "index", label=repo_id)
         with explaining(repo_id, revision, hub):
             info = api.upload_folder(
                 repo_id=repo_id,

@@ -1,7 +1,7 @@
 """A small hub on the loopback interface: the few endpoints by which repositories are made, read and written.
 
-It keeps everything in memory and speaks what the hub's own client asks for, so that the client itself is under
-test: ``HF_ENDPOINT`` of a process points here.
+It keeps everything in memory and speaks what the hub's own client asks for, so that the client itself is
+under test: ``HF_ENDPOINT`` of a process points here.
 """
 
 from __future__ import annotations
@@ -218,7 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if isinstance(content, dict) and "error" in content:
             self.send_header("X-Error-Message", str(content["error"]))
-        self.send_header("Content-Type", "application/octet-stream" if data is content else "application/json")
+        self.send_header(
+            "Content-Type", "application/octet-stream" if data is content else "application/json"
+        )
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 5
 """How long the hub may take to say what a repository holds; ``HF_HUB_ETAG_TIMEOUT`` wins."""
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 T = TypeVar("T")
 

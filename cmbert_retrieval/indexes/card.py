@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,11 +25,13 @@ or `cmbert search {name} "your question"`. `cmbert index verify FOLDER` checks a
 """
 
 
-def index_card(manifest: Manifest) -> str:
-    """Return the text of a card: counts, encoder, sources with their licences. No text of any document.
+def index_card(manifest: Manifest, licenses: Mapping[str, int], *, name: str = "FOLDER") -> str:
+    """Return the text of a card: counts, encoder, sources, licences. No text of any document.
 
     Args:
         manifest: without folders of this machine in it.
+        licenses: licence -> number of documents; "" for those that do not name one.
+        name: what opens the index.
     """
     import yaml
 
@@ -44,11 +45,12 @@ def index_card(manifest: Manifest) -> str:
         f"# {title}: an index of cmbert-retrieval\n",
         f"{manifest.documents:,} documents in {manifest.rows:,} rows (passages), searched "
         f"{'by words and by meaning' if encoder else 'by words'}. The folder holds the documents' text.\n",
-        _OPEN.format(name="ORGANISATION/NAME"),
+        _OPEN.format(name=name),
         "## What is in it\n",
-        _table(_facts(manifest, encoder)),
+        _table([("what", "value"), *_facts(manifest, encoder)]),
         "## Sources and licences\n",
         _sources(manifest.sources),
+        _licences(licenses),
     ]
     return "\n".join(parts)
 
@@ -80,22 +82,20 @@ def _facts(manifest: Manifest, encoder: EncoderEntry | None) -> list[tuple[str, 
 
 
 def _sources(sources: tuple[Mapping[str, Any], ...]) -> str:
-    if not sources:
-        return "None is named.\n"
-    rows = []
-    for source in sources:
-        licences = source.get("licenses")
-        counted = Counter(licences) if isinstance(licences, Mapping) else Counter()
-        named = ", ".join(f"{name or 'not said'} ({count:,})" for name, count in counted.most_common())
-        rows.append((str(source["path"]), named or "not said by the source", str(source.get("checksum", ""))))
-    lines = ["| source | licences (documents) | checksum |", "|---|---|---|"]
-    lines += [f"| {' | '.join(map(_plain, row))} |" for row in rows]
-    return "\n".join(lines) + "\n\nEach document keeps the terms of its source.\n"
+    rows = [(str(source["path"]), str(source.get("checksum", ""))) for source in sources]
+    return _table([("source", "checksum"), *rows])
+
+
+def _licences(licenses: Mapping[str, int]) -> str:
+    ranked = sorted(licenses.items(), key=lambda pair: (-pair[1], pair[0]))
+    rows = [(name or "not named by the source", f"{count:,}") for name, count in ranked]
+    return _table([("licence", "documents"), *rows]) + "\nEach document keeps the terms of its source.\n"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {_plain(name)} | {_plain(value)} |" for name, value in rows]
-    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+    """Return a table; the first row is its head."""
+    head, *body = [f"| {_plain(name)} | {_plain(value)} |" for name, value in rows]
+    return "\n".join([head, "|---|---|", *body]) + "\n"
 
 
 def _plain(text: str) -> str:
