@@ -114,7 +114,9 @@ def _find_index(name: str | Path, revision: str | None, hub: Hub) -> str | Path 
             raise _says_what_to_search(name) from error
         raise
     except HubError as error:
-        raise ConfigError(f"'{name}': no such folder, no bundled recipe, and {error}") from error
+        parent = str(name).split("/")[0]
+        hint = f" ('{parent}' is a folder here, without '{folder.name}')" if _is_dir(Path(parent)) else ""
+        raise ConfigError(f"'{name}': no such folder{hint}, no bundled recipe, and {error}") from error
 
 
 def is_bundled(name: str | Path) -> bool:

@@ -83,8 +83,7 @@ class Retriever:
             cache_folder: the hub's download cache, if not its usual one. Built recipes: ``CMBERT_CACHE``.
             local_files_only: never ask the hub; ``HF_HUB_OFFLINE=1`` forbids it for the whole process.
             token: for private and gated repositories; None for that of ``hf auth login`` or ``HF_TOKEN``.
-            encoder_options: ``backend``, ``device``, ``threads`` and the like, as ``load_encoder`` takes
-                them.
+            encoder_options: ``backend``, ``device``, ``threads``, ..., as ``load_encoder`` takes them.
 
         Returns:
             An open retriever; close it, or use it in a ``with`` block.
@@ -355,7 +354,7 @@ class Retriever:
         self._folder = folder
 
     def save_pretrained(self, path: str | Path, *, with_encoder: bool = True) -> None:
-        """Write a copy of the index, with encoder and README.md, that ``from_pretrained`` opens anywhere.
+        """Write a copy with the encoder and a README.md, that ``from_pretrained`` opens anywhere.
 
         Raises:
             ConfigError: ``path`` is there and not empty.
@@ -375,7 +374,9 @@ class Retriever:
     ) -> str:
         """Upload the index with its encoder to a model repository of the hub; return the commit's address.
 
-        The index holds the text of its documents: private unless you say otherwise.
+        Raises:
+            CmbertError: the hub does not take it; or the repository is there and public, while the text of
+                documents is private unless you say otherwise.
         """
         from cmbert_retrieval.sharing import push_index
 

@@ -274,6 +274,15 @@ def test_what_was_never_fetched_says_how_to_fetch_it(hub: Path) -> None:
         load_encoder("someone/nothing", revision="v2", cache_folder=hub, local_files_only=True)
 
 
+def test_a_typo_in_a_folder_s_name_is_seen_in_the_message(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "indexes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    message = message_of("indexes/my-indx", cache_folder=hub, local_files_only=True)
+    assert "no such folder ('indexes' is a folder here, without 'my-indx'), no bundled recipe" in message
+
+
 def test_an_unknown_revision_names_those_that_are_there(hub: Path, index: Path) -> None:
     cached(hub, "someone/notes-index", index, commit=OTHER, ref="v1")
     cached(hub, "someone/notes-index", index, commit="a" * 40, ref=None)
@@ -292,10 +301,8 @@ def test_a_part_of_an_index_is_not_opened(hub: Path) -> None:
     assert "holds only a part of it" in message and "hf download someone/notes-index" in message
 
 
-@pytest.mark.parametrize("absent", ["onnx/model.onnx", "onnx/tokenizer.json"])
-def test_a_part_of_an_encoder_is_not_opened(hub: Path, absent: str) -> None:
-    snapshot = hub / "models--someone--encoder" / "snapshots" / COMMIT
-    (snapshot / absent).unlink()
+def test_a_part_of_an_encoder_is_not_opened(hub: Path) -> None:
+    (hub / "models--someone--encoder" / "snapshots" / COMMIT / "onnx" / "model.onnx").unlink()
     with pytest.raises(EncoderError, match="holds only a part of it"):
         load_encoder("someone/encoder", cache_folder=hub, local_files_only=True)
 
