@@ -7,18 +7,22 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_cache import COMMIT, cached, listing, printed, run_python
+from hypothesis import given
+from hypothesis import strategies as st
 from samples import SMALL, build, documents, queries
 
 from cmbert_retrieval import Retriever, load_encoder
 from cmbert_retrieval.cli import main
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import ConfigError, EncoderError, IndexCorruptError
-from cmbert_retrieval.hub import is_hub_id, literal_pattern
+from cmbert_retrieval.hub import is_hub_id
+from cmbert_retrieval.hub.repository import covering_patterns
 from cmbert_retrieval.indexes.manifest import read_manifest
 from cmbert_retrieval.indexes.verify import verify
 
@@ -36,10 +40,11 @@ except CmbertError as error:
 """
 
 WITHOUT_NETWORK = """
-import socket
+import os, socket
 
 def refuse(*args, **kwargs):
-    raise SystemExit(f"a connection was tried: {args!r}")
+    os.write(2, f"a connection was tried: {args!r}".encode())
+    os._exit(99)  # whatever would catch an exception
 
 socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = socket.gethostbyname = socket.create_connection = refuse
@@ -274,6 +279,13 @@ def test_what_was_never_fetched_says_how_to_fetch_it(hub: Path) -> None:
         load_encoder("someone/nothing", revision="v2", cache_folder=hub, local_files_only=True)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "x" * 300 + "/y", "a\nb", "", " ", "a..b/c--d"])
+def test_a_name_that_nothing_can_have_is_one_line(hub: Path, name: str) -> None:
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(name, cache_folder=hub, local_files_only=True)
+    assert len(str(caught.value).replace(name, "").splitlines()) == 1
+
+
 def test_a_typo_in_a_folder_s_name_is_seen_in_the_message(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,13 +327,23 @@ def test_a_file_of_another_size_is_refused_before_anything_opens_it(hub: Path) -
         Retriever.from_pretrained("someone/notes-index", cache_folder=hub, local_files_only=True)
 
 
-def test_a_pattern_of_a_name_matches_that_name_alone() -> None:
-    from fnmatch import fnmatchcase
+NAMES = st.lists(st.sampled_from(["a", "b*", "[c]", "d?", "e-f", "[!g]", "]"]), min_size=1, max_size=3)
 
-    for name in ("*", "a[b].npy", "x?y", "segments/00000/vectors.faiss", "[!a]", "]", "[", "**/*"):
-        assert fnmatchcase(name, literal_pattern(name))
-        for other in ("a", "ab.npy", "xzy", "segments/00000/vectors-faiss", "b", "x/y"):
-            assert not fnmatchcase(other, literal_pattern(name)), (name, other)
+
+@given(
+    st.sets(NAMES.map("/".join), max_size=12),
+    st.sets(NAMES.map(lambda parts: "/".join(parts) + "/x"), min_size=1, max_size=6),
+)
+def test_patterns_match_what_is_wanted_and_nothing_else(others: set[str], wanted: set[str]) -> None:
+    files = wanted | others
+    patterns = covering_patterns(wanted, files)
+    assert {file for file in files if any(fnmatchcase(file, one) for one in patterns)} == wanted
+
+
+def test_a_folder_that_is_wanted_whole_is_one_pattern() -> None:
+    wanted = [f"segments/00007/vectors-{number:05d}.npy" for number in range(5000)]
+    assert covering_patterns(wanted, [*wanted, "README.md"]) == ["segments/00007/*"]
+    assert len(covering_patterns(wanted, [*wanted, "segments/00007/foreign"])) == 5000
 
 
 # --- the card, and the command ---

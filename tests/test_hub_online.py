@@ -157,7 +157,9 @@ def test_a_download_that_was_cut_off_is_completed(hub: LoopbackHub, home: Path, 
     store.resolve().unlink()
     store.unlink()
     message = ask(hub, home, OPENING, "me/notes", {}, HF_HUB_OFFLINE="1")
-    assert "holds only a part of it" in message
+    assert "holds only a part of it, and HF_HUB_OFFLINE is set" in message
+    message = printed(run_python(OPENING, "me/notes", "{}", home=home))
+    assert "holds only a part of it, and the hub (http://127.0.0.1:9) cannot be reached" in message
     assert ask(hub, home, OPENING, "me/notes", {}) == expected
     assert hub.downloaded("me/notes") == {store.relative_to(store.parents[2]).as_posix()}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cmbert_retrieval.hub.cache import Hub
 from cmbert_retrieval.hub.errors import HubError, explaining, why_offline
-from cmbert_retrieval.hub.repository import Repository, find_repository, is_hub_id, literal_pattern
+from cmbert_retrieval.hub.repository import Repository, find_repository, is_hub_id
 
 __all__ = [
     "Hub",
@@ -19,6 +19,5 @@ __all__ = [
     "explaining",
     "find_repository",
     "is_hub_id",
-    "literal_pattern",
     "why_offline",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.hub.cache import Hub, cached_revisions
@@ -69,7 +70,7 @@ def explained(error: Exception, name: str, revision: str, hub: Hub) -> HubError:
         )
     if isinstance(error, kinds.RevisionNotFoundError):
         return NoSuchRevisionError(
-            f"the hub has no revision '{revision}' of it; expected a branch, a tag or a commit of 40 digits: "
+            f"the hub has no revision {revision!r} of it; expected a branch, a tag or a commit of 40 digits: "
             f"{page}/commits/main"
         )
     if isinstance(error, kinds.DisabledRepoError):
@@ -108,7 +109,9 @@ def _reason(error: BaseException) -> str:
 def not_cached(name: str, revision: str | None, hub: Hub) -> HubError:
     """Return the error for what the cache does not hold while nobody may be asked."""
     fetch = download_command(name, revision, hub)
-    there = cached_revisions(name, hub)
+    there: list[str] = []
+    with suppress(OSError):  # a name too long for the system
+        there = cached_revisions(name, hub)
     if not there:
         return HubError(
             f"the hub's cache ({hub.cache}) does not hold it, and {why_offline(hub)}; fetch it once with a "
@@ -117,8 +120,8 @@ def not_cached(name: str, revision: str | None, hub: Hub) -> HubError:
     more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
     return HubError(
         f"the hub's cache ({hub.cache}) holds {', '.join(there[:_LISTED])}{more} of it, not "
-        f"'{revision or 'main'}', and {why_offline(hub)}; take one of these with revision=, or fetch it once "
-        f"with a connection: {fetch}"
+        f"{(revision or 'main')!r}, and {why_offline(hub)}; take one of these with revision=, or fetch it "
+        f"once with a connection: {fetch}"
     )
 
 
@@ -131,6 +134,6 @@ def why_offline(hub: Hub) -> str:
 
 def download_command(name: str, revision: str | None, hub: Hub) -> str:
     """Return the hub client's command that puts a revision into the cache."""
-    version = f" --revision {revision}" if revision not in (None, "main") else ""
-    where = f" --cache-dir {hub.cache_folder}" if hub.cache_folder is not None else ""
+    version = f" --revision {shlex.quote(revision)}" if revision not in (None, "main") else ""
+    where = f" --cache-dir {shlex.quote(str(hub.cache_folder))}" if hub.cache_folder is not None else ""
     return f"hf download {name}{version}{where}"

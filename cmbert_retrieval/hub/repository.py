@@ -6,10 +6,10 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar, cast
 
 from cmbert_retrieval.hub.cache import COMMIT, Hub, cached_commit, cached_files, storage
@@ -43,6 +43,7 @@ class Repository:
         hub: how its files are fetched.
         requested: branch or tag that stands for the commit; the commit itself when there is none.
         files: names of all files, or None where nobody was asked.
+        unreachable: why nobody can be asked, though it is allowed.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Repository:
     hub: Hub
     requested: str
     files: tuple[str, ...] | None = None
+    unreachable: str = ""
 
     @property
     def folder(self) -> Path:
@@ -73,18 +75,38 @@ class Repository:
         Raises:
             HubError: something is missing and cannot be fetched.
         """
+        return self._fetch(
+            lambda files: patterns, lambda folder: not self._missing(patterns) and whole(folder)
+        )
+
+    def fetch_files(self, names: Collection[str]) -> Path:
+        """Return the folder with these files, and no others fetched.
+
+        Raises:
+            HubError: something is missing and cannot be fetched.
+        """
+        return self._fetch(
+            lambda files: covering_patterns(names, files),
+            lambda folder: all((folder / name).is_file() for name in names),
+        )
+
+    def _fetch(
+        self, patterns: Callable[[Sequence[str]], Sequence[str]], whole: Callable[[Path], bool]
+    ) -> Path:
         # A cache without the branch's name would not find the commit again when it is offline.
-        named = self.hub.offline or cached_commit(self.name, self.requested, self.hub) == self.commit
-        if named and self.folder.is_dir() and not self._missing(patterns) and whole(self.folder):
+        alone = bool(self.unreachable) or self.hub.offline
+        named = alone or cached_commit(self.name, self.requested, self.hub) == self.commit
+        if named and self.folder.is_dir() and whole(self.folder):
             return self.folder
-        if self.hub.offline:
+        if alone:
+            why = self.unreachable or why_offline(self.hub)
             raise HubError(
-                f"the hub's cache ({self.hub.cache}) holds only a part of it, and {why_offline(self.hub)}; "
+                f"the hub's cache ({self.hub.cache}) holds only a part of it, and {why}; "
                 f"fetch the rest with a connection: {download_command(self.name, self.requested, self.hub)}"
             )
-        if self.files is None:
-            _ask(self.name, self.commit, self.hub)  # the download itself would try for half a minute
-        self._download(patterns)
+        # Where nobody was asked yet: the download itself would try for half a minute.
+        files = self.files if self.files is not None else _ask(self.name, self.commit, self.hub)[1]
+        self._download(patterns(files))
         if not whole(self.folder):
             raise HubError(f"some of its files are missing in commit {self.commit}; take another revision")
         return self.folder
@@ -120,7 +142,26 @@ def is_hub_id(name: str | Path) -> bool:
     return isinstance(name, str) and _ID.fullmatch(name) is not None
 
 
-def literal_pattern(name: str) -> str:
+def covering_patterns(names: Collection[str], files: Iterable[str]) -> list[str]:
+    """Return patterns that match all of ``names``, and of ``files`` no others.
+
+    A folder of which everything is wanted is one pattern: the hub's client compares every file with every
+    pattern, and a large index has thousands of files.
+    """
+    wanted = set(names)
+    mixed: set[str] = set()  # folders with something below that is not wanted
+    for file in files:
+        if file not in wanted:
+            mixed.update(str(folder) for folder in PurePosixPath(file).parents)
+    patterns = set()
+    for name in wanted:
+        folder = str(PurePosixPath(name).parent)
+        whole = folder != "." and folder not in mixed
+        patterns.add(f"{_literal(folder)}/*" if whole else _literal(name))
+    return sorted(patterns)
+
+
+def _literal(name: str) -> str:
     """Return the pattern that matches this name only."""
     return re.sub(r"([*?[])", r"[\1]", name)
 
@@ -154,9 +195,9 @@ def find_repository(name: str, revision: str | None, hub: Hub, *, with_files: bo
     except HubError as error:
         if cached is None:
             raise
-        why = error.why if isinstance(error, UnreachableError) else error
+        why = error.why if isinstance(error, UnreachableError) else str(error)
         logger.warning("'%s': %s; taken as it was fetched before (commit %s)", name, why, cached[:8])
-        return replace(known, hub=replace(hub, local_files_only=True))
+        return replace(known, unreachable=why)
     return Repository(name, commit, hub, requested, files)
 
 

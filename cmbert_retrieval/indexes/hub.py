@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cmbert_retrieval.encoders.hub import ENCODER_FILES
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
-from cmbert_retrieval.hub import Hub, Repository, find_repository, literal_pattern
+from cmbert_retrieval.hub import Hub, Repository, find_repository
 from cmbert_retrieval.indexes.locks import commit_name
 from cmbert_retrieval.indexes.manifest import COMMITS, MANIFEST, Manifest, read_manifest
 
@@ -42,14 +42,9 @@ def fetch_index(name: str, revision: str | None, hub: Hub) -> Path:
             repository = find_repository(name, revision, hub, with_files=True)
         if not repository.has(MANIFEST):
             raise NotAnIndexError(name, is_encoder=repository.has(*ENCODER_FILES))
-    folder = repository.fetch([MANIFEST], lambda folder: (folder / MANIFEST).is_file())
+    folder = repository.fetch_files([MANIFEST])
     manifest = read_manifest(folder)
-    lease = f"{COMMITS}/{commit_name(manifest.commit)}"
-    names = [MANIFEST, lease, *manifest.files]
-    repository.fetch(
-        [literal_pattern(name) for name in names],
-        lambda folder: all((folder / name).is_file() for name in names),
-    )
+    repository.fetch_files([MANIFEST, f"{COMMITS}/{commit_name(manifest.commit)}", *manifest.files])
     _check_sizes(folder, manifest, repository)
     return folder
 
