@@ -1,4 +1,4 @@
-"""From a name to an open retriever, and from a retriever to a folder or the hub."""
+"""From a name to an open retriever: folders, bundled recipes, hub ids, documents in memory."""
 
 from __future__ import annotations
 
@@ -12,25 +12,17 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval import __version__
+from cmbert_retrieval.encoders.hub import ENCODER_FILES
 from cmbert_retrieval.errors import ConfigError, EncoderError, IndexLockedError
-from cmbert_retrieval.indexes.locks import commit_name
-from cmbert_retrieval.indexes.manifest import (
-    COMMITS,
-    MANIFEST,
-    EncoderEntry,
-    FileEntry,
-    Manifest,
-    read_manifest,
-    write_manifest,
-)
+from cmbert_retrieval.hub import Hub, HubError, is_hub_id
+from cmbert_retrieval.indexes.hub import NotAnIndexError, fetch_index
+from cmbert_retrieval.indexes.manifest import MANIFEST, EncoderEntry, read_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
-from cmbert_retrieval.paths import cache_folder as default_cache
-from cmbert_retrieval.storage import atomic_file, files_below, fsync_tree
+from cmbert_retrieval.paths import cache_folder as built_folder
 from cmbert_retrieval.types import Document
 
 if TYPE_CHECKING:
@@ -42,8 +34,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Notify = Callable[[str, int], None]
-_ENCODER_FILES = ("config.json", "modules.json", "config_sentence_transformers.json", "router_config.json")
-_ENCODER = "encoder"  # the folder within an index
+ENCODER_FOLDER = "encoder"
+"""The folder within an index that holds its encoder."""
+
 _POLL_SECONDS = 0.5
 
 
@@ -56,27 +49,76 @@ def open_pretrained(
     revision: str | None = None,
     cache_folder: str | Path | None = None,
     local_files_only: bool = False,
+    token: bool | str | None = None,
     encoder_options: Mapping[str, Any] | None = None,
     notify: Notify | None = None,
 ) -> Retriever:
     """Open what ``Retriever.from_pretrained`` was asked for; see there."""
-    hub = {"cache_folder": cache_folder, "local_files_only": local_files_only}
-    options = {**(encoder_options or {}), **hub}
+    options = {
+        **(encoder_options or {}),
+        "cache_folder": cache_folder,
+        "local_files_only": local_files_only,
+        "token": token,
+    }
+    hub = Hub(cache_folder, local_files_only, token)
     if index is not None:
         if encoder is not None:
             raise ConfigError(
                 "give the encoder once: as the first argument or as encoder=, not both with index="
             )
-        return _open(cls, index, name, revision, options, cache_folder, notify)
+        folder = _find_index(index, None, hub)
+        if folder is None:
+            raise ConfigError(
+                f"index '{index}': neither a folder with a {MANIFEST} nor a bundled recipe nor a hub id"
+            )
+        return _open(cls, folder, name, {"revision": revision, **options}, options, notify)
+    found = _find_index(name, revision, hub)
+    if found is None:
+        raise ConfigError(
+            f"'{name}': no such folder, no bundled recipe and no hub id; a bundled one is 'icd10cm', a hub "
+            "id is organisation/name"
+        )
+    return _open(cls, found, encoder, options, options, notify)
+
+
+def _find_index(name: str | Path, revision: str | None, hub: Hub) -> str | Path | None:
+    """Return the folder of an index, the name of a bundled recipe, or None for what is neither.
+
+    A folder that is here comes before a hub id; what is written as a folder is never asked for on the hub.
+
+    Raises:
+        ConfigError: it is an encoder, the hub does not give it, or a revision is given of what has none.
+    """
     folder = Path(name).expanduser()
-    if _is_file(folder / MANIFEST) or is_bundled(name):
-        return _open(cls, name, encoder, None, options, cache_folder, notify)
-    if _is_dir(folder):
-        if any((folder / file).is_file() for file in _ENCODER_FILES):
+    is_here = _is_dir(folder)
+    if is_here or is_bundled(name):
+        if revision is not None:
+            what = "a folder" if is_here else "a bundled recipe"
+            raise ConfigError(
+                f"revision is {revision!r}; expected none for {what} ('{name}'). The revision of an encoder: "
+                f"from_pretrained(ENCODER, index='{name}', revision={revision!r})"
+            )
+        if _is_file(folder / MANIFEST):
+            return folder
+        if is_bundled(name):
+            return str(name)
+        if any((folder / file).is_file() for file in ENCODER_FILES):
             raise _says_what_to_search(name)
         read_manifest(folder)  # says that there is no index, or only the beginning of one
-    path = _download_index(str(name), revision, cache_folder, local_files_only)
-    return _open(cls, path, encoder, None, options, cache_folder, notify)
+    if _is_file(folder):
+        raise ConfigError(f"'{name}' is a file; expected an index, which is a folder with a {MANIFEST}")
+    if not is_hub_id(name):
+        return None
+    try:
+        return fetch_index(str(name), revision, hub)
+    except NotAnIndexError as error:
+        if error.is_encoder:
+            raise _says_what_to_search(name) from error
+        raise
+    except HubError as error:
+        parent = str(name).split("/")[0]
+        hint = f" ('{parent}' is a folder here, without '{folder.name}')" if _is_dir(Path(parent)) else ""
+        raise ConfigError(f"'{name}': no such folder{hint}, no bundled recipe, and {error}") from error
 
 
 def is_bundled(name: str | Path) -> bool:
@@ -97,15 +139,24 @@ def _open(
     cls: type[Retriever],
     index: str | Path,
     encoder: str | Path | None,
-    revision: str | None,
+    given: Mapping[str, Any],
     options: Mapping[str, Any],
-    cache_folder: str | Path | None,
     notify: Notify | None,
 ) -> Retriever:
+    """Open a folder or a bundled recipe.
+
+    Args:
+        cls: the class to make one of.
+        index: a folder, or the name of a bundled recipe.
+        encoder: what is to be opened instead of the index's own; "none" for words alone.
+        given: the options of that encoder.
+        options: the options of the index's own.
+        notify: told of the progress of a build.
+    """
     from cmbert_retrieval.encoders import load_encoder
 
-    if _is_file(Path(index).expanduser() / MANIFEST):
-        reader = IndexReader(Path(index).expanduser())
+    if isinstance(index, Path):
+        reader = IndexReader(index)
         try:
             opened, entry = None, reader.manifest.encoder
             if _is_none(encoder):
@@ -115,7 +166,6 @@ def _open(
                         "mode='lexical', or --mode lexical"
                     )
             elif encoder is not None:
-                given = {"revision": revision, **options}
                 opened = _load_as(entry, encoder, given) if entry else load_encoder(encoder, **given)
             retriever = cls(reader, opened, encoder_options=options)
             if opened is not None:
@@ -124,11 +174,9 @@ def _open(
             reader.close()
             raise
         return retriever
-    if is_bundled(index):
-        opened = None if _is_none(encoder) else load_encoder(encoder, **{"revision": revision, **options})
-        folder = build_bundled(str(index), opened, cache_folder=cache_folder, notify=notify)
-        return cls(IndexReader(folder), opened, encoder_options=options)
-    raise ConfigError(f"index '{index}': neither a folder with a {MANIFEST} nor a bundled recipe")
+    opened = None if _is_none(encoder) else load_encoder(encoder, **given)
+    folder = build_bundled(index, opened, notify=notify)
+    return cls(IndexReader(folder), opened, encoder_options=options)
 
 
 def _is_none(encoder: object) -> bool:
@@ -147,16 +195,16 @@ def load_index_encoder(entry: EncoderEntry, index: Path, options: Mapping[str, A
     Raises:
         EncoderError: it is not where it was.
     """
-    inside = index / _ENCODER
+    inside = index / ENCODER_FOLDER
     if inside.is_dir():
         return _load_as(entry, inside, options)
     name = entry.source
-    if name == _ENCODER or (_is_local(name) and not _is_dir(Path(name).expanduser())):
+    if name == ENCODER_FOLDER or (is_local(name) and not _is_dir(Path(name).expanduser())):
         raise EncoderError(
             f"the index was built with the encoder '{entry.identity.name}' from a folder, which is not here; "
             "name a copy of it: encoder=FOLDER, or --encoder FOLDER"
         )
-    revision = None if _is_local(name) else entry.identity.revision or None
+    revision = None if is_local(name) else entry.identity.revision or None
     return _load_as(entry, name, {"revision": revision, **options})
 
 
@@ -177,9 +225,9 @@ def _load_as(entry: EncoderEntry, name: str | Path, options: Mapping[str, Any]) 
         return load_encoder(name, **options)
 
 
-def _is_local(source: str) -> bool:
+def is_local(source: str) -> bool:
     """Tell whether an encoder's source is a folder rather than a name: "encoder" is the one inside."""
-    return source == _ENCODER or source.startswith((".", "~", "/")) or _is_dir(Path(source))
+    return source == ENCODER_FOLDER or source.startswith((".", "~", "/")) or _is_dir(Path(source))
 
 
 def _is_file(path: Path) -> bool:
@@ -198,7 +246,6 @@ def build_bundled(
     name: str,
     encoder: Encoder | None,
     *,
-    cache_folder: str | Path | None = None,
     notify: Notify | None = None,
 ) -> Path:
     """Return the folder of a bundled recipe's index, built if need be; without encoder: of words alone."""
@@ -207,8 +254,7 @@ def build_bundled(
 
     recipe = load_index_recipe(name, overrides=[] if encoder is not None else ["encoder=none"])
     corpus = open_corpus(recipe.source.reader, recipe.source.path, **recipe.source.options)
-    root = Path(cache_folder) if cache_folder is not None else default_cache()
-    return build_cached(root / "indexes", recipe, corpus, encoder, notify=notify)
+    return build_cached(built_folder() / "indexes", recipe, corpus, encoder, notify=notify)
 
 
 def build_cached(
@@ -295,104 +341,3 @@ class TemporaryFolder:
 def _remove_own(name: str, process: int) -> None:
     if os.getpid() == process:
         shutil.rmtree(name, ignore_errors=True)
-
-
-def save_index(reader: IndexReader, encoder: Encoder | None, path: Path) -> None:
-    """Copy the open commit, and the encoder into ``encoder/``; the manifest comes last."""
-    from cmbert_retrieval.indexes.build import PINS
-
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path} is there and not empty; choose a new folder")
-    path.mkdir(parents=True, exist_ok=True)
-    manifest = reader.manifest
-    # How a segment was built, and from which folders, is of no use beyond this machine.
-    files = {
-        name: entry
-        for name, entry in manifest.files.items()
-        if not name.startswith(_ENCODER + "/") and Path(name).name != PINS
-    }
-    for name in files:
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(reader.path / name, path / name)
-    if encoder is not None and manifest.encoder is not None:
-        encoder.save_pretrained(str(path / _ENCODER))
-        files |= {name: FileEntry.of(path / name) for name in files_below(path, path / _ENCODER)}
-    manifest = _shareable(replace(manifest, files=files))
-    fsync_tree(path)
-    (path / COMMITS).mkdir()
-    with atomic_file(path / COMMITS / commit_name(manifest.commit)) as file:
-        file.write(manifest.to_bytes())
-    write_manifest(path, manifest)
-
-
-def _shareable(manifest: Manifest) -> Manifest:
-    """Return the manifest without the folders of this machine: names of users and projects are in them."""
-    sources = tuple({**source, "path": Path(source["path"]).name} for source in manifest.sources)
-    recipe = dict(manifest.recipe)
-    for section, key in (("source", "path"), ("encoder", "model")):
-        part = recipe.get(section)
-        if isinstance(part, Mapping) and isinstance(part.get(key), str):
-            keep = key == "model" and not _is_local(part[key])
-            recipe[section] = {**part, key: part[key] if keep else Path(part[key]).name}
-    encoder = manifest.encoder
-    if encoder is not None and _is_local(encoder.source):
-        # A copy is inside, or has to be named; a hub id stays what finds it again.
-        encoder = replace(encoder, source=_ENCODER)
-    return replace(manifest, sources=sources, recipe=recipe, encoder=encoder)
-
-
-def push_index(
-    retriever: Retriever, repo_id: str, *, private: bool, revision: str | None, token: str | None
-) -> str:
-    """Upload what ``save_index`` writes, in one commit of the hub."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="cmbert-push-") as folder:
-        retriever.save_pretrained(Path(folder) / "index")
-        info = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=str(Path(folder) / "index"),
-            revision=revision,
-            commit_message="Upload an index of cmbert-retrieval",
-        )
-    return str(info.commit_url)
-
-
-def _download_index(
-    name: str, revision: str | None, cache_folder: str | Path | None, local_files_only: bool
-) -> Path:
-    """Return the local folder of an index on the hub.
-
-    Raises:
-        ConfigError: it is an encoder, or there is no such folder, recipe or repository.
-    """
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-
-    where = {"revision": revision, "cache_dir": cache_folder, "local_files_only": local_files_only}
-    nothing = ConfigError(
-        f"'{name}': no such folder, no bundled recipe, and no index on the hub that can be reached; "
-        "a bundled one is 'icd10cm'"
-    )
-    if name.startswith((".", "~", "/")) or name.count("/") != 1:
-        raise nothing
-    try:
-        hf_hub_download(name, MANIFEST, **where)  # type: ignore[arg-type]
-    except EntryNotFoundError as error:
-        if type(error).__name__ == "LocalEntryNotFoundError" and not _is_cached_encoder(name, where):
-            raise nothing from None
-        raise _says_what_to_search(name) from None
-    except (HFValidationError, HfHubHTTPError, OSError, ValueError):
-        raise nothing from None
-    return Path(snapshot_download(name, **where))  # type: ignore[arg-type]
-
-
-def _is_cached_encoder(name: str, where: Mapping[str, Any]) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(
-        name, "config.json", cache_dir=where["cache_dir"], revision=where["revision"]
-    )
-    return isinstance(found, str)

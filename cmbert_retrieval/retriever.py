@@ -67,6 +67,7 @@ class Retriever:
         revision: str | None = None,
         cache_folder: str | Path | None = None,
         local_files_only: bool = False,
+        token: bool | str | None = None,
         **encoder_options: Any,
     ) -> Retriever:
         """Open an index by name, folder or hub id.
@@ -75,14 +76,14 @@ class Retriever:
             name: a bundled recipe ("icd10cm"), built once into the cache; or a folder or hub id of an index;
                 or, with ``index``, of an encoder.
             index: what to search when ``name`` is an encoder: a bundled recipe, which is then built with it,
-                or a folder that was built with it.
+                or a folder or hub id of an index that was built with it.
             encoder: another copy of the index's encoder, or the encoder to build a bundled recipe with;
                 "none" for a bundled recipe of words alone.
-            revision: branch, tag or commit of a hub id.
-            cache_folder: where hub files and built recipes are kept.
-            local_files_only: never ask the hub.
-            encoder_options: ``backend``, ``device``, ``threads`` and the like, as ``load_encoder`` takes
-                them.
+            revision: branch, tag or commit of the hub id ``name``.
+            cache_folder: the hub's download cache, if not its usual one. Built recipes: ``CMBERT_CACHE``.
+            local_files_only: never ask the hub; ``HF_HUB_OFFLINE=1`` forbids it for the whole process.
+            token: for private and gated repositories; None for that of ``hf auth login`` or ``HF_TOKEN``.
+            encoder_options: ``backend``, ``device``, ``threads``, ..., as ``load_encoder`` takes them.
 
         Returns:
             An open retriever; close it, or use it in a ``with`` block.
@@ -101,6 +102,7 @@ class Retriever:
             revision=revision,
             cache_folder=cache_folder,
             local_files_only=local_files_only,
+            token=token,
             encoder_options=encoder_options,
         )
 
@@ -352,25 +354,31 @@ class Retriever:
         self._folder = folder
 
     def save_pretrained(self, path: str | Path, *, with_encoder: bool = True) -> None:
-        """Write a copy of the index, with its encoder in ``encoder/``, that ``from_pretrained`` opens
-        anywhere.
+        """Write a copy with the encoder and a README.md, that ``from_pretrained`` opens anywhere.
 
         Raises:
             ConfigError: ``path`` is there and not empty.
         """
-        from cmbert_retrieval.opening import save_index
+        from cmbert_retrieval.sharing import save_index
 
         encoder = self.encoder if with_encoder else None
         save_index(self.reader, encoder, Path(path))
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool = True, revision: str | None = None, token: str | None = None
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        token: bool | str | None = None,
     ) -> str:
-        """Upload the index with its encoder to the Hugging Face hub; return the address of the commit.
+        """Upload the index with its encoder to a model repository of the hub; return the commit's address.
 
-        The index holds the text of its documents: private unless you say otherwise.
+        Raises:
+            CmbertError: the hub does not take it; or the repository is there and public, while the text of
+                documents is private unless you say otherwise.
         """
-        from cmbert_retrieval.opening import push_index
+        from cmbert_retrieval.sharing import push_index
 
         return push_index(self, repo_id, private=private, revision=revision, token=token)
 

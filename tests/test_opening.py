@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,36 +40,12 @@ def index(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Path:
     return folder
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """An empty cache of the hub, without a connection."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    yield tmp_path / "hub"
-
-
 def answers(retriever: Retriever) -> Answers:
     return [
         [(hit.id, hit.score) for hit in hits]
         for mode in ("lexical", "dense", "hybrid")
         for hits in retriever.search(queries(3), 5, mode=mode)
     ]
-
-
-def cached(cache: Path, name: str, folder: Path) -> Path:
-    """Put a folder into a cache of the hub, as the hub's client lays it out; return its snapshot."""
-    root = cache / f"models--{name.replace('/', '--')}"
-    snapshot = root / "snapshots" / COMMIT
-    for number, path in enumerate(sorted(folder.rglob("*"))):
-        if path.is_file():
-            blob = root / "blobs" / f"{number:040x}"
-            blob.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, blob)
-            link = snapshot / path.relative_to(folder)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(blob)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text(COMMIT)
-    return snapshot
 
 
 # --- folders ---
@@ -323,11 +298,22 @@ def test_an_unknown_name_names_the_bundled_recipe(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_index_may_be_a_folder_or_a_recipe_but_nothing_else(tiny_encoder_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"neither a folder with a manifest\.json nor a bundled recipe"):
+def test_index_may_be_a_folder_a_recipe_or_a_hub_id_but_nothing_else(
+    tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CmbertError, match=r"no index in .* \(no manifest\.json\)"):
         Retriever.from_pretrained(tiny_encoder_path, index=tmp_path)
-    with pytest.raises(ConfigError, match=r"neither a folder with a manifest\.json nor a bundled recipe"):
-        Retriever.from_pretrained(tiny_encoder_path, index="icd11")
+    for name in ("icd11", "./icd11", "a/b/c", Path("a/b")):
+        with pytest.raises(
+            ConfigError, match=r"neither a folder with a manifest\.json nor a bundled recipe nor a hub id"
+        ):
+            Retriever.from_pretrained(tiny_encoder_path, index=name)
+
+
+def test_a_revision_of_what_has_none_is_refused(index: Path, tiny_encoder_path: Path) -> None:
+    for name, what in ((index, "a folder"), ("icd10cm", "a bundled recipe")):
+        with pytest.raises(ConfigError, match=f"revision is 'main'; expected none for {what}"):
+            Retriever.from_pretrained(name, revision="main")
 
 
 def test_an_unfinished_build_says_to_finish_it(tmp_path: Path, encoder: Encoder) -> None:
@@ -339,49 +325,15 @@ def test_an_unfinished_build_says_to_finish_it(tmp_path: Path, encoder: Encoder)
         IndexReader(tmp_path / "index")
 
 
-# --- the hub, offline ---
+# --- bundled recipes ---
 
 
-def test_an_index_on_the_hub_opens_by_its_id_from_the_cache(
-    index: Path, offline: Path, tmp_path: Path
+def test_a_bundled_recipe_is_built_of_words_alone_where_there_is_no_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Retriever.from_pretrained(index) as opened:
-        expected = answers(opened)
-        opened.save_pretrained(tmp_path / "saved")
-    cached(offline, "someone/notes-index", tmp_path / "saved")
-    for revision in (None, "main", COMMIT):
-        with Retriever.from_pretrained(
-            "someone/notes-index", cache_folder=offline, revision=revision, local_files_only=True
-        ) as opened:
-            assert answers(opened) == expected
-            assert opened.reader.path.name == COMMIT
-
-
-def test_an_encoder_on_the_hub_says_what_to_search(
-    offline: Path, tiny_encoder_path: Path, index: Path
-) -> None:
-    cached(offline, "someone/encoder", tiny_encoder_path)
-    with pytest.raises(ConfigError, match="'someone/encoder' is an encoder: say what to search"):
-        Retriever.from_pretrained("someone/encoder", cache_folder=offline, local_files_only=True)
-    with (
-        Retriever.from_pretrained(
-            "someone/encoder", index=index, cache_folder=offline, local_files_only=True
-        ) as opened,
-        Retriever.from_pretrained(index) as expected,
-    ):
-        assert answers(opened) == answers(expected)
-
-
-def test_a_hub_id_that_is_not_in_the_cache_is_one_line(offline: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"'someone/nothing': .*no index on the hub that can be reached"
-    ) as caught:
-        Retriever.from_pretrained("someone/nothing", cache_folder=offline, local_files_only=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_bundled_recipe_is_built_of_words_alone_where_there_is_no_encoder(tmp_path: Path) -> None:
-    with Retriever.from_pretrained("icd10cm", encoder="none", cache_folder=tmp_path) as retriever:
+    monkeypatch.setenv("CMBERT_CACHE", str(tmp_path / "built"))
+    with Retriever.from_pretrained("icd10cm", encoder="none", cache_folder=tmp_path / "hub") as retriever:
+        assert retriever.reader.path.is_relative_to(tmp_path / "built")
         assert retriever.encoder is None
         assert CodeSearcher(retriever).search("heart attack", 1)[0].code.code == "I21"
 

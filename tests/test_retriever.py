@@ -17,9 +17,8 @@ from samples import SMALL, Wrapper, document, documents, queries
 from cmbert_retrieval import Document, Query, Retriever, Section, load_encoder
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError
-from cmbert_retrieval.fusion import min_max, reciprocal_rank
+from cmbert_retrieval.fusion import min_max, reciprocal_rank, strictly_decreasing
 from cmbert_retrieval.indexes.queries import MAX_K
-from cmbert_retrieval.fusion import strictly_decreasing
 
 ARTICLE = Document(
     id="PMC1",

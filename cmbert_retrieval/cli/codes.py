@@ -12,7 +12,7 @@ import typer
 from cmbert_retrieval.cli._building import BuildProgress
 from cmbert_retrieval.cli._groups import falls_through_to
 from cmbert_retrieval.cli._output import is_terminal, print_json, print_table
-from cmbert_retrieval.cli.search import Mode, typed_query
+from cmbert_retrieval.cli.search import LocalFilesOnly, Mode, Revision, typed_query
 from cmbert_retrieval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,14 +40,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
-def open_searcher(index: str = SYSTEM, encoder: str | None = None) -> Iterator[CodeSearcher]:
+def open_searcher(
+    index: str = SYSTEM,
+    encoder: str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Iterator[CodeSearcher]:
     """Give a searcher over an index of codes; a bundled one is built first where it is not there yet."""
     from cmbert_retrieval.codes import CodeSearcher
     from cmbert_retrieval.opening import open_pretrained
     from cmbert_retrieval.retriever import Retriever
 
     with BuildProgress() as progress:
-        retriever = open_pretrained(Retriever, index, encoder=encoder, notify=progress)
+        retriever = open_pretrained(
+            Retriever,
+            index,
+            encoder=encoder,
+            revision=revision,
+            local_files_only=local_files_only,
+            notify=progress,
+        )
     with retriever:
         yield CodeSearcher(retriever)
 
@@ -73,11 +85,13 @@ def search(
     ] = None,
     index: IndexName = SYSTEM,
     encoder: Encoder = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     as_json: Json = False,
 ) -> None:
     """Find codes. This is what 'cmbert codes "heart attack"' does."""
     query = typed_query(words)
-    with open_searcher(index, encoder) as searcher:
+    with open_searcher(index, encoder, revision, local_files_only) as searcher:
         if _WHOLE_CODE.fullmatch(query) and searcher.resolve(query) is None:
             raise _no_code(query, searcher)
         hits = searcher.search(query, k, mode=mode.value if mode else None, filter=where)
@@ -166,12 +180,14 @@ def show(
     ],
     index: IndexName = SYSTEM,
     encoder: Encoder = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     as_json: Json = False,
 ) -> None:
     """Show a code in its tree: what is above and below it, its notes, and whether a claim may hold it."""
     from cmbert_retrieval.codes import code_to_json, describe_code
 
-    with open_searcher(index, encoder) as searcher:
+    with open_searcher(index, encoder, revision, local_files_only) as searcher:
         found = searcher.resolve(code)
         if found is None:
             raise _no_code(code, searcher)

@@ -13,6 +13,13 @@ from cmbert_retrieval.errors import ConfigError
 if TYPE_CHECKING:
     from cmbert_retrieval.types import Hit
 
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of a hub id. [default: its main branch]")
+]
+LocalFilesOnly = Annotated[
+    bool, typer.Option("--local-files-only", help="Ask nobody: take a hub id from the hub's cache.")
+]
+
 EXCERPT = 320
 """Characters of a passage that are shown on a terminal."""
 
@@ -46,13 +53,18 @@ def search(
     ] = None,
     passages: Annotated[bool, typer.Option(help="One hit a passage instead of one a document.")] = False,
     encoder: Annotated[str | None, typer.Option(help="Another copy of the index's encoder.")] = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search an index by words and by meaning."""
     from cmbert_retrieval.retriever import Retriever
 
     query = typed_query(words)
-    with Retriever.from_pretrained(index, encoder=encoder) as retriever:
+    opened = Retriever.from_pretrained(
+        index, encoder=encoder, revision=revision, local_files_only=local_files_only
+    )
+    with opened as retriever:
         hits = retriever.search(query, k, mode=mode.value if mode else None, filter=where, group=not passages)
     if as_json:
         print_json([hit_json(hit) for hit in hits])

@@ -9,6 +9,7 @@ from typing import Any
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.encoders.onnx import MANIFEST_FILE, OnnxEncoder, OnnxManifest, is_onnx_folder
 from cmbert_retrieval.errors import ConfigError, EncoderError
+from cmbert_retrieval.hub import Hub
 
 BACKENDS = ("auto", "onnx", "sentence_transformers")
 DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
@@ -22,6 +23,7 @@ def load_encoder(
     revision: str | None = None,
     cache_folder: str | Path | None = None,
     local_files_only: bool = False,
+    token: bool | str | None = None,
     dtype: str = "auto",
     attention: str = "auto",
     batch_tokens: int | None = None,
@@ -39,7 +41,8 @@ def load_encoder(
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that the backend has.
         revision: of a hub id: branch, tag or commit.
         cache_folder: where hub downloads go; the hub's own cache when None.
-        local_files_only: fetch nothing.
+        local_files_only: fetch nothing, ask nobody.
+        token: for a private or gated hub id; None for the one that ``hf auth login`` or ``HF_TOKEN`` gave.
         dtype: ``int8`` or ``float32`` for ``onnx``; ``float32``, ``bfloat16`` or ``float16`` for
             ``sentence_transformers``; ``auto`` is the fastest that is there. With backend ``auto``, float32
             runs on torch where the export has none.
@@ -72,11 +75,7 @@ def load_encoder(
             "Leave these out, or take backend 'sentence_transformers'"
         )
     wanted = "sentence_transformers" if needs_torch else backend
-    where: Any = {
-        "revision": revision,
-        "cache_folder": cache_folder,
-        "local_files_only": local_files_only,
-    }
+    where: Any = {"revision": revision, "hub": Hub(cache_folder, local_files_only, token)}
     folder, label, commit, source = _locate(name, backend=wanted, **where)
     if wanted != "sentence_transformers" and pooling is not None and is_onnx_folder(folder):
         exported = OnnxManifest.read(folder / MANIFEST_FILE).identity.pooling
@@ -125,8 +124,7 @@ def _locate(
     *,
     backend: str,
     revision: str | None,
-    cache_folder: str | Path | None,
-    local_files_only: bool,
+    hub: Hub,
 ) -> tuple[Path, str | None, str, str]:
     """Return the folder, the name to show (None: the folder's own), the hub commit, and what to remember."""
     from cmbert_retrieval.encoders.default import DEFAULT_NAME, default_encoder_folder
@@ -151,7 +149,5 @@ def _locate(
         raise EncoderError(f"{path}: no such folder; expected an encoder's folder, 'default' or a hub id")
     from cmbert_retrieval.encoders.hub import fetch_encoder
 
-    found, commit = fetch_encoder(
-        name, backend=backend, revision=revision, cache_folder=cache_folder, local_files_only=local_files_only
-    )
+    found, commit = fetch_encoder(name, backend=backend, revision=revision, hub=hub)
     return found, name, commit, name

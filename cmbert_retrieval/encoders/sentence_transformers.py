@@ -245,7 +245,7 @@ class SentenceTransformersEncoder:
             with torch.inference_mode():
                 output: dict[str, torch.Tensor] = {**features, **prompt_tokens}
                 for stage in self._stages[side]:
-                    output = stage(output)
+                    output = stage(_in_precision_of(stage, output))
             vectors[batch] = output["sentence_embedding"][:, : self._unhashed.dim].float().cpu().numpy()
             if progress is not None:
                 progress(len(batch))
@@ -287,6 +287,12 @@ class SentenceTransformersEncoder:
             ids = tokenizer(prompt)["input_ids"]
         ends_special = ids and ids[-1] in tokenizer.all_special_ids
         return {"prompt_length": len(ids) - bool(ends_special)}
+
+
+def _in_precision_of(stage: Any, output: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the output so far as a projection takes it: it stays in float32 beside a model in bfloat16."""
+    linear, name = getattr(stage, "linear", None), getattr(stage, "module_input_name", "sentence_embedding")
+    return output if linear is None else {**output, name: output[name].to(linear.weight.dtype)}
 
 
 def first_line(error: Exception) -> str:

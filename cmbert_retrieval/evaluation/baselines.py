@@ -138,4 +138,5 @@ def _cached_vectors(encoder: Any, name: str, texts: Sequence[str], cache: Path) 
 def _unit(vectors: Any) -> NDArray[np.float32]:
     array = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(array, axis=1, keepdims=True)
-    return (array / np.maximum(lengths, 1e-12)).astype(np.float32)
+    units: NDArray[np.float32] = (array / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return units

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -239,6 +240,15 @@ class IndexReader:
             live = set(self.live_document_numbers(segment))
             for number in sorted(live):
                 yield segment.documents.document(number)
+
+    def licenses(self) -> Counter[str]:
+        """Return how many live documents have which ``license`` in their metadata; "" for none."""
+        counts: Counter[str] = Counter()
+        sql = "SELECT document, json_extract(metadata, '$.license') FROM documents WHERE json_valid(metadata)"
+        for segment in self.segments:
+            live = set(self.live_document_numbers(segment))
+            counts.update(str(name or "") for number, name in segment.documents.query(sql) if number in live)
+        return counts
 
     def live_document_numbers(self, segment: Segment) -> Sequence[int]:
         """Return the numbers of a segment's documents that are alive."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.indexes import documents as store
+from cmbert_retrieval.indexes.card import CARD
 from cmbert_retrieval.indexes.locks import ReadLease, commit_name
 from cmbert_retrieval.indexes.manifest import COMMITS, MANIFEST, Manifest, read_manifest
 from cmbert_retrieval.indexes.reader import IndexReader
@@ -191,5 +192,5 @@ def _deep_problems(reader: IndexReader, encoder: Encoder, generator: np.random.G
 
 
 def _leftovers(root: Path, manifest: Manifest) -> list[str]:
-    named = {*manifest.files, MANIFEST, "write.lock", f"{COMMITS}/{commit_name(manifest.commit)}"}
+    named = {*manifest.files, MANIFEST, CARD, "write.lock", f"{COMMITS}/{commit_name(manifest.commit)}"}
     return [name for name in files_below(root, root) if name not in named and ".building/" not in name]

@@ -16,7 +16,7 @@ from checkpoints import read_safetensors, write_safetensors
 from tiny_models import build, build_decoder, build_pair
 
 from cmbert_retrieval.encoders import load_encoder
-from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors
+from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors, row_cosines
 from cmbert_retrieval.errors import ConfigError, EncoderError
 
 pytest.importorskip("sentence_transformers", reason="the extra 'train' is not installed")
@@ -278,6 +278,15 @@ def test_queries_and_documents_go_through_an_encoder_each(pair: Path) -> None:
     assert np.allclose(ours.encode_document(TEXTS), theirs.encode_document(TEXTS), atol=1e-5)
     assert not np.allclose(ours.encode_document(TEXTS), ours.encode_query(TEXTS), atol=1e-1)
     assert (ours.identity.dim, ours.identity.max_tokens, ours.identity.normalized) == (16, 512, True)
+
+
+def test_a_projection_runs_behind_a_model_in_the_fastest_precision(pair: Path) -> None:
+    fastest, exact = load(pair, dtype="auto"), load(pair)
+    for ours, theirs in (
+        (fastest.encode_query(TEXTS), exact.encode_query(TEXTS)),
+        (fastest.encode_document(TEXTS), exact.encode_document(TEXTS)),
+    ):
+        assert (row_cosines(ours, theirs) > 0.98).all()
 
 
 def test_the_hash_of_two_encoders_covers_each_module_of_both_and_their_order(pair: Path) -> None:
