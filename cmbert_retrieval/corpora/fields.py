@@ -1,0 +1,195 @@
+"""From a record with named values (a JSON object, a row of a table) to a document, the same for all readers."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from cmbert_retrieval.corpora.base import logger
+from cmbert_retrieval.corpora.files import UnusableError
+from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.types import Document
+
+_ID_KEYS = ("_id", "id")
+_PLAIN = (str, int, float, bool)
+
+
+class Fields:
+    """Which of a record's values are id, text, title and metadata."""
+
+    def __init__(
+        self,
+        *,
+        id: str = "",
+        text: str = "text",
+        title: str = "title",
+        metadata: str | Sequence[str] = "rest",
+        noun: str = "key",
+    ) -> None:
+        """Say which values are taken.
+
+        Args:
+            id: name of the id; ``""`` takes ``_id`` (as BEIR has it), else ``id``.
+            text: name of the text: a string, or a list of sentences.
+            title: name of the title, which may be absent.
+            metadata: ``rest`` takes the object under ``metadata``, and every other name that holds a value or
+                a list of values; a list takes the values of these names; any other word is the name of the
+                one object to take.
+            noun: what the reader's users call a name: ``key`` or ``column``.
+
+        Raises:
+            ConfigError: a name is no text.
+        """
+        for option, value in (("id", id), ("text", text), ("title", title)):
+            if not isinstance(value, str) or (option == "text" and not value):
+                raise ConfigError(f"option '{option}': got {value!r}, expected the name of a {noun}")
+        if not isinstance(metadata, str) and not (
+            isinstance(metadata, list | tuple) and all(isinstance(name, str) for name in metadata)
+        ):
+            raise ConfigError(
+                f"option 'metadata': got {metadata!r}, expected 'rest', a name, or a list of them"
+            )
+        self._ids = (id,) if id else _ID_KEYS
+        self._text, self._title, self._noun = text, title, noun
+        self._metadata = metadata if isinstance(metadata, str) else tuple(metadata)
+
+    def named(self) -> list[tuple[str, ...]]:
+        """Return what a table must have: of each tuple at least one name."""
+        listed = [self._metadata] if isinstance(self._metadata, str) else [(name,) for name in self._metadata]
+        wanted = [self._ids, (self._text,), *(part for part in listed if isinstance(part, tuple))]
+        if isinstance(self._metadata, str) and self._metadata != "rest":
+            wanted.append((self._metadata,))
+        return wanted
+
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Return which of a table's columns ``document`` looks at."""
+        if self._metadata == "rest":
+            return list(names)
+        listed = (self._metadata,) if isinstance(self._metadata, str) else self._metadata
+        used = {*self._ids, self._text, self._title, *listed}
+        return [name for name in names if name in used]
+
+    def known_id(self, values: Mapping[str, Any]) -> str:
+        """Return the id of a record, or "" where it has none that can be used."""
+        try:
+            return valid_id(values[self._id_key(values)])
+        except UnusableError:
+            return ""
+
+    def document(self, values: Mapping[str, Any], left_out: Counter[str]) -> Document:
+        """Return a record as a document.
+
+        Args:
+            values: name -> value, as JSON has them.
+            left_out: counts, by name, the values that are no plain values and therefore no metadata.
+
+        Raises:
+            UnusableError: the id or the text is absent or of another type.
+        """
+        key = self._id_key(values)
+        document_id = valid_id(values[key])
+        text = values.get(self._text)
+        if isinstance(text, list) and all(isinstance(part, str) for part in text):
+            text = " ".join(part.strip() for part in text)
+        if not isinstance(text, str):
+            kind = "absent" if text is None else type(text).__name__
+            raise UnusableError(
+                f"{self._noun} '{self._text}' is {kind}, expected a string or a list of strings"
+            )
+        title = values.get(self._title) if self._title else None
+        if not isinstance(title, str | None):
+            raise UnusableError(f"{self._noun} '{self._title}' is {type(title).__name__}, expected a string")
+        metadata = self._chosen(values, {key, self._text, self._title}, left_out)
+        return Document(document_id, text, title or "", metadata)
+
+    def _id_key(self, values: Mapping[str, Any]) -> str:
+        for key in self._ids:
+            if values.get(key) is not None:
+                return key
+        names = " or ".join(repr(key) for key in self._ids)
+        raise UnusableError(f"no id; expected the {self._noun} {names}")
+
+    def _chosen(self, values: Mapping[str, Any], used: set[str], left_out: Counter[str]) -> Mapping[str, Any]:
+        if not isinstance(self._metadata, str):
+            return _plain_values(((name, values.get(name)) for name in self._metadata), left_out)
+        if self._metadata != "rest":
+            own = values.get(self._metadata)
+            if own is not None and not isinstance(own, dict):
+                raise UnusableError(
+                    f"{self._noun} '{self._metadata}' is {type(own).__name__}, expected an object"
+                )
+            return own or {}
+        own = values.get("metadata")
+        own = own if isinstance(own, dict) else None
+        rest = (
+            (name, value)
+            for name, value in values.items()
+            if name not in used and not (name == "metadata" and own is not None)
+        )
+        return {**_plain_values(rest, left_out), **(own or {})}
+
+
+def _plain_values(pairs: Iterable[tuple[str, Any]], left_out: Counter[str]) -> dict[str, Any]:
+    plain = {}
+    for name, value in pairs:
+        if value is None:
+            continue
+        items = value if isinstance(value, list) else (value,)
+        if all(item is None or isinstance(item, _PLAIN) for item in items):
+            plain[name] = value
+        else:
+            left_out[name] += 1
+    return plain
+
+
+def report_left_out(name: str, left_out: Mapping[str, int], noun: str = "key") -> None:
+    """Log what ``Fields.document`` left out of the records of the file ``name``."""
+    for key, count in sorted(left_out.items()):
+        logger.warning("%s: %s '%s' holds no plain values; left out of %d records", name, noun, key, count)
+
+
+def json_value(value: Any) -> Any:
+    """Return a value of a table as JSON has it; what JSON has no form for (bytes) is returned as it is.
+
+    Dates and times become ISO 8601, decimals become numbers, and NaN, which is what pandas writes for a
+    missing value, becomes None.
+
+    Raises:
+        UnusableError: an infinite number.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise UnusableError("a number that is not finite")
+        return None if math.isnan(value) else value
+    if isinstance(value, dict):
+        return {str(name): json_value(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value
+
+
+def valid_id(value: object) -> str:
+    """Return an id as a string.
+
+    Raises:
+        UnusableError: it is no string or whole number, or empty, or holds white space or control characters.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise UnusableError(f"the id is {type(value).__name__}, expected a string")
+    if not value:
+        raise UnusableError("the id is empty")
+    if any(character.isspace() or not character.isprintable() for character in value):
+        raise UnusableError("the id holds white space or control characters; replace them")
+    return value
