@@ -23,6 +23,8 @@ READERS = {
     "beir": "beir:BeirCorpus",
     "icd10cm": "icd10cm:Icd10cmCorpus",
     "jsonl": "jsonl:JsonlCorpus",
+    "notes": "notes:NotesCorpus",
+    "parquet": "parquet:ParquetCorpus",
     "pmc": "pmc:PmcCorpus",
 }
 """Reader's name -> ``module:class`` in this package."""

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from cmbert_retrieval.corpora.encodings import ANOTHER_ENCODING, check_beginning, open_utf8
 from cmbert_retrieval.corpora.files import GZIP_ERRORS, UnusableError, too_large
@@ -35,8 +35,7 @@ class CsvFile:
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class CsvRow:
+class CsvRow(NamedTuple):
     """One row behind the header.
 
     Attributes:
@@ -73,7 +72,9 @@ def read_header(file: CsvFile) -> list[str]:
         raise CorpusError(f"{file.name}:{header.line}: the first row names no columns")
     for name in names:
         if name and names.count(name) > 1:
-            raise CorpusError(f"{file.name}:{header.line}: two columns are named '{name}'; rename one of them")
+            raise CorpusError(
+                f"{file.name}:{header.line}: two columns are named '{name}'; rename one of them"
+            )
     return names
 
 

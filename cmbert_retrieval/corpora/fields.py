@@ -1,8 +1,9 @@
-"""From a record with named values (a JSON object, a row of a table) to a document, the same for all readers."""
+"""From a record with named values (a JSON object, a row of a table) to a document: one way for all."""
 
 from __future__ import annotations
 
 import datetime
+import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +11,12 @@ from decimal import Decimal
 from typing import Any
 
 from cmbert_retrieval.corpora.base import logger
-from cmbert_retrieval.corpora.files import UnusableError
-from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.corpora.files import UnusableError, printable
+from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.types import Document
 
 _ID_KEYS = ("_id", "id")
+_SHOWN_COLUMNS = 30
 _PLAIN = (str, int, float, bool)
 
 
@@ -57,13 +59,21 @@ class Fields:
         self._text, self._title, self._noun = text, title, noun
         self._metadata = metadata if isinstance(metadata, str) else tuple(metadata)
 
-    def named(self) -> list[tuple[str, ...]]:
-        """Return what a table must have: of each tuple at least one name."""
-        listed = [self._metadata] if isinstance(self._metadata, str) else [(name,) for name in self._metadata]
-        wanted = [self._ids, (self._text,), *(part for part in listed if isinstance(part, tuple))]
-        if isinstance(self._metadata, str) and self._metadata != "rest":
-            wanted.append((self._metadata,))
-        return wanted
+    def check(self, names: Sequence[str], where: str) -> None:
+        """Refuse a table in which a column is missing.
+
+        Raises:
+            CorpusError: the column, the table's columns, and the one that may have been meant.
+        """
+        if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
+            raise CorpusError(f"{where}: two columns are named '{twice[0]}'; rename one of them")
+        listed: Sequence[str] = self._metadata
+        if isinstance(self._metadata, str):
+            listed = () if self._metadata == "rest" else (self._metadata,)
+        title = () if self._title in ("", "title") else (self._title,)  # the default may be absent
+        for wanted in (self._ids, *((name,) for name in (self._text, *title, *listed))):
+            if not any(name in names for name in wanted):
+                raise missing_column(wanted, names, where)
 
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Return which of a table's columns ``document`` looks at."""
@@ -136,20 +146,33 @@ class Fields:
 def _plain_values(pairs: Iterable[tuple[str, Any]], left_out: Counter[str]) -> dict[str, Any]:
     plain = {}
     for name, value in pairs:
-        if value is None:
-            continue
-        items = value if isinstance(value, list) else (value,)
-        if all(item is None or isinstance(item, _PLAIN) for item in items):
+        if isinstance(value, _PLAIN) or (isinstance(value, list) and all(map(_is_plain, value))):
             plain[name] = value
-        else:
+        elif value is not None:
             left_out[name] += 1
     return plain
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, _PLAIN)
 
 
 def report_left_out(name: str, left_out: Mapping[str, int], noun: str = "key") -> None:
     """Log what ``Fields.document`` left out of the records of the file ``name``."""
     for key, count in sorted(left_out.items()):
         logger.warning("%s: %s '%s' holds no plain values; left out of %d records", name, noun, key, count)
+
+
+def missing_column(wanted: Sequence[str], names: Sequence[str], where: str, advice: str = "") -> CorpusError:
+    """Return the error for a table without any of the ``wanted`` columns."""
+    shown = ", ".join(printable(name) for name in names[:_SHOWN_COLUMNS] if name) or "none"
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    lower = {name.lower(): name for name in reversed(names)}
+    close = difflib.get_close_matches(wanted[0].lower(), lower, n=1)
+    hint = f"; did you mean '{lower[close[0]]}'?" if close else advice
+    return CorpusError(
+        f"{where}: no column {' or '.join(repr(name) for name in wanted)}; there are: {shown}{more}{hint}"
+    )
 
 
 def json_value(value: Any) -> Any:
@@ -190,6 +213,6 @@ def valid_id(value: object) -> str:
         raise UnusableError(f"the id is {type(value).__name__}, expected a string")
     if not value:
         raise UnusableError("the id is empty")
-    if any(character.isspace() or not character.isprintable() for character in value):
+    if " " in value or not value.isprintable():  # of all white space only the blank is printable
         raise UnusableError("the id holds white space or control characters; replace them")
     return value
