@@ -26,6 +26,7 @@ READERS = {
     "notes": "notes:NotesCorpus",
     "parquet": "parquet:ParquetCorpus",
     "pmc": "pmc:PmcCorpus",
+    "trec": "trec:TrecCorpus",
 }
 """Reader's name -> ``module:class`` in this package."""
 
