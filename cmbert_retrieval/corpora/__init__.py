@@ -21,6 +21,7 @@ __all__ = ["READERS", "guess_reader", "open_corpus"]
 
 READERS = {
     "beir": "beir:BeirCorpus",
+    "datasets": "hf_datasets:DatasetsCorpus",
     "icd10cm": "icd10cm:Icd10cmCorpus",
     "jsonl": "jsonl:JsonlCorpus",
     "notes": "notes:NotesCorpus",
