@@ -59,6 +59,9 @@ def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
     return cast("Corpus", corpus_class(path, **options))
 
 
+_MIMIC_FILES = frozenset({"discharge.csv", "radiology.csv", "noteevents.csv"})
+
+
 def guess_reader(path: str | Path) -> str:
     """Return the name of the reader that ``path`` looks made for, by names alone.
 
@@ -74,6 +77,18 @@ def guess_reader(path: str | Path) -> str:
             return "jsonl"
         if name.endswith((".xml", ".nxml", ".tar", ".tgz")):
             return "pmc"
+        if name in _MIMIC_FILES:
+            return "notes"
+        if name.endswith(".parquet"):
+            return "parquet"
+        if name.endswith(".trec"):
+            return "trec"
+    elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return "datasets"
+    elif _MIMIC_FILES & {entry.name.lower().removesuffix(".gz") for entry in path.iterdir()}:
+        return "notes"
+    elif any(True for _ in path.glob("*.parquet")):
+        return "parquet"
     elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         return "beir"
     elif _looks_like_pmc(path):

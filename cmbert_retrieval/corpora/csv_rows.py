@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from cmbert_retrieval.corpora.encodings import ANOTHER_ENCODING, check_beginning, open_utf8
+from cmbert_retrieval.corpora.fields import check_unique
 from cmbert_retrieval.corpora.files import GZIP_ERRORS, UnusableError, too_large
 from cmbert_retrieval.errors import CorpusError
 
@@ -70,11 +71,7 @@ def read_header(file: CsvFile) -> list[str]:
     names = [name.strip() for name in header.values]
     if not any(names):
         raise CorpusError(f"{file.name}:{header.line}: the first row names no columns")
-    for name in names:
-        if name and names.count(name) > 1:
-            raise CorpusError(
-                f"{file.name}:{header.line}: two columns are named '{name}'; rename one of them"
-            )
+    check_unique(names, f"{file.name}:{header.line}")
     return names
 
 

@@ -65,8 +65,7 @@ class Fields:
         Raises:
             CorpusError: the column, the table's columns, and the one that may have been meant.
         """
-        if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
-            raise CorpusError(f"{where}: two columns are named '{twice[0]}'; rename one of them")
+        check_unique(names, where)
         listed: Sequence[str] = self._metadata
         if isinstance(self._metadata, str):
             listed = () if self._metadata == "rest" else (self._metadata,)
@@ -161,6 +160,17 @@ def report_left_out(name: str, left_out: Mapping[str, int], noun: str = "key") -
     """Log what ``Fields.document`` left out of the records of the file ``name``."""
     for key, count in sorted(left_out.items()):
         logger.warning("%s: %s '%s' holds no plain values; left out of %d records", name, noun, key, count)
+
+
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Refuse a table in which two columns have the same name; none is named by "".
+
+    Raises:
+        CorpusError: the name.
+    """
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            raise CorpusError(f"{where}: two columns are named '{printable(name)}'; rename one of them")
 
 
 def missing_column(wanted: Sequence[str], names: Sequence[str], where: str, advice: str = "") -> CorpusError:

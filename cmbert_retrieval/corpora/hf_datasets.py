@@ -6,7 +6,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
 from cmbert_retrieval.corpora.fields import Fields, json_value, report_left_out
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datasets import IterableDataset
 
 _LONGEST_REASON = 200
+_Split: TypeAlias = "tuple[IterableDataset, int | None]"  # with its number of rows, where that is told
 
 
 class DatasetsCorpus(Corpus):
@@ -83,20 +84,18 @@ class DatasetsCorpus(Corpus):
         self._max_bytes = max_bytes
         if not self._given:
             raise CorpusError("the path is missing; expected a folder, or a hub id such as org/name")
-        self._folder = Path(path).expanduser() if is_local(self._given) else None
+        self._folder = Path(path).expanduser() if _is_local(self._given) else None
         if self._folder is not None and not self._folder.is_dir():
             problem = "not a folder" if self._folder.exists() else "no such folder"
             raise CorpusError(f"{self._given!r}: {problem}; expected one, or a hub id such as org/name")
         if self._folder is not None and revision:
             raise ConfigError("option 'revision' is for hub ids; this dataset is a folder")
         splits, self._commit = self._open(config, revision)
-        name = self._chosen(split, splits)
-        self._dataset: IterableDataset = splits[name]
-        self._total = self._count(name)
+        self._dataset, self._total = splits[self._chosen(split, splits)]
         self._names = self._columns()
         self._fields.check(self._names, self._given)
 
-    def _open(self, config: str, revision: str) -> tuple[Mapping[str, IterableDataset], str]:
+    def _open(self, config: str, revision: str) -> tuple[Mapping[str, _Split], str]:
         """Return the splits by name, and the commit of a hub dataset."""
         import datasets
 
@@ -107,10 +106,12 @@ class DatasetsCorpus(Corpus):
                 found = datasets.load_from_disk(str(self._folder))
                 if not isinstance(found, datasets.DatasetDict):
                     found = {str(found.split or "all"): found}
-                return {str(name): part.to_iterable_dataset() for name, part in found.items()}, ""
+                return {str(n): (part.to_iterable_dataset(), len(part)) for n, part in found.items()}, ""
             where = str(self._folder.resolve()) if self._folder is not None else self._given
             builder = datasets.load_dataset_builder(where, config or None, revision=revision or None)
-            return builder.as_streaming_dataset(), str(builder.hash or "")
+            streams, told = builder.as_streaming_dataset(), builder.info.splits or {}
+            splits = {n: (part, getattr(told.get(n), "num_examples", None)) for n, part in streams.items()}
+            return splits, str(builder.hash or "")
         except Exception as error:  # the package lets through whatever the readers below it raise
             what = "cannot be opened"
             if self._folder is None:
@@ -119,7 +120,7 @@ class DatasetsCorpus(Corpus):
                     what = "is no folder here, and not in the cache; HF_HUB_OFFLINE forbids to ask the hub"
             raise CorpusError(f"'{self._given}' {what} ({_reason(error)})") from None
 
-    def _chosen(self, split: str, splits: Mapping[str, IterableDataset]) -> str:
+    def _chosen(self, split: str, splits: Mapping[str, _Split]) -> str:
         if split in splits:
             return split
         if not split and len(splits) == 1:
@@ -128,10 +129,6 @@ class DatasetsCorpus(Corpus):
         names = ", ".join(splits) or "none"
         advice = "name one: --set source.options.split=NAME"
         raise CorpusError(f"'{self._given}': {got}; there are: {names}; {advice}")
-
-    def _count(self, split: str) -> int | None:
-        known = (self._dataset.info.splits or {}).get(split)
-        return int(known.num_examples) if known is not None and known.num_examples else None
 
     def _columns(self) -> list[str]:
         names = self._dataset.column_names
@@ -147,8 +144,9 @@ class DatasetsCorpus(Corpus):
                 readers below quote values.
         """
         # A new stream each time: one that was told a place would begin there for ever.
-        # Images and sounds stay bytes, which are no metadata.
-        dataset = self._dataset.select_columns(self._fields.wanted(self._names)).decode(False)
+        dataset = self._dataset.select_columns(self._fields.wanted(self._names))
+        if dataset.features:
+            dataset = dataset.decode(False)  # images and sounds stay bytes, which are no metadata
         number = 0
         if after is not None:
             number = int(after["row"])
@@ -194,14 +192,11 @@ class DatasetsCorpus(Corpus):
         return self._total
 
 
-def is_local(path: str, base: Path | None = None) -> bool:
-    """Tell whether ``path`` stands for a folder rather than a hub id.
-
-    What looks like an id (``name`` or ``org/name``) is a folder if it exists, as seen from ``base``.
-    """
+def _is_local(path: str) -> bool:
+    """Tell whether ``path`` stands for a folder; what looks like an id (``org/name``) does if it exists."""
     if path.startswith((".", "~", "/")) or path.count("/") > 1:
         return True
-    return ((base or Path()) / path).exists()
+    return Path(path).exists()
 
 
 def _is_saved(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cmbert_retrieval.corpora.fields import Fields, missing_column
+from cmbert_retrieval.corpora.fields import Fields, check_unique, missing_column
 from cmbert_retrieval.errors import ConfigError, CorpusError
 
 _IDS = ("note_id", "row_id", "id", "_id", "document_id", "doc_id", "report_id")
@@ -84,6 +84,7 @@ class NoteTable:
         self._where = where
         layout = _layout(header)
         self.names = [name.lower() for name in header] if layout == "MIMIC-III" else list(header)
+        check_unique(self.names, where)
         if separator:
             self._check_separator(separator)
         self._id = self._find(options.id, _IDS, "id")
