@@ -56,6 +56,9 @@ def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
             raise ConfigError(
                 f"reader '{reader}': unknown option '{key}'; {expected}{_did_you_mean(key, known)}"
             )
+    largest = options.get("max_bytes", 1)
+    if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
+        raise ConfigError(f"reader '{reader}': max_bytes is {largest!r}, expected a whole number of bytes")
     return cast("Corpus", corpus_class(path, **options))
 
 
@@ -83,7 +86,7 @@ def guess_reader(path: str | Path) -> str:
             return "parquet"
         if name.endswith(".trec"):
             return "trec"
-    elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    elif (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return "datasets"
     elif _MIMIC_FILES & {entry.name.lower().removesuffix(".gz") for entry in path.iterdir()}:
         return "notes"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from cmbert_retrieval.corpora.encodings import ANOTHER_ENCODING, check_beginning, open_utf8
-from cmbert_retrieval.corpora.fields import check_unique
+from cmbert_retrieval.corpora.fields import LONGEST_NAME, check_unique
 from cmbert_retrieval.corpora.files import GZIP_ERRORS, UnusableError, too_large
 from cmbert_retrieval.errors import CorpusError
 
@@ -71,6 +71,13 @@ def read_header(file: CsvFile) -> list[str]:
     names = [name.strip() for name in header.values]
     if not any(names):
         raise CorpusError(f"{file.name}:{header.line}: the first row names no columns")
+    # Without names the first row is a record, and what it holds belongs into no message.
+    for number, name in enumerate(names, 1):
+        if len(name) > LONGEST_NAME or "\n" in name or "\r" in name:
+            raise CorpusError(
+                f"{file.name}:{header.line}: cell {number} of the first row is no name of a column "
+                f"({len(name):,} characters); expected a first row with the names of the columns"
+            )
     check_unique(names, f"{file.name}:{header.line}")
     return names
 

@@ -16,7 +16,11 @@ from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.types import Document
 
 _ID_KEYS = ("_id", "id")
+LONGEST_NAME = 100
+"""Characters of the name of a column: what is longer is none."""
+
 _SHOWN_COLUMNS = 30
+_COMPARED_COLUMNS = 1000
 _PLAIN = (str, int, float, bool)
 
 
@@ -170,14 +174,16 @@ def check_unique(names: Sequence[str], where: str) -> None:
     """
     for name, count in Counter(names).items():
         if name and count > 1:
-            raise CorpusError(f"{where}: two columns are named '{printable(name)}'; rename one of them")
+            raise CorpusError(
+                f"{where}: two columns are named '{printable(name[:LONGEST_NAME])}'; rename one of them"
+            )
 
 
 def missing_column(wanted: Sequence[str], names: Sequence[str], where: str, advice: str = "") -> CorpusError:
     """Return the error for a table without any of the ``wanted`` columns."""
-    shown = ", ".join(printable(name) for name in names[:_SHOWN_COLUMNS] if name) or "none"
+    shown = ", ".join(printable(name[:LONGEST_NAME]) for name in names[:_SHOWN_COLUMNS] if name) or "none"
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
-    lower = {name.lower(): name for name in reversed(names)}
+    lower = {name.lower(): name for name in reversed(names[:_COMPARED_COLUMNS])}
     close = difflib.get_close_matches(wanted[0].lower(), lower, n=1)
     hint = f"; did you mean '{lower[close[0]]}'?" if close else advice
     return CorpusError(

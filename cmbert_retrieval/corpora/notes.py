@@ -82,7 +82,7 @@ class NotesCorpus(Corpus):
             metadata: ``rest`` takes every other column, a list (or names with commas between) these.
             separator: between the columns of CSV files; ``""``: what the file's ending says.
             encoding: of CSV and text files.
-            sections: whether headings are looked for.
+            sections: whether headings are looked for. Passages do not cross them, and are more and shorter.
             max_bytes: rows and files longer than this are a problem.
 
         Raises:
@@ -93,6 +93,8 @@ class NotesCorpus(Corpus):
         """
         self.path = existing(path)
         self._given = str(path)
+        if not isinstance(sections, bool):
+            raise ConfigError(f"option 'sections': got {sections!r}, expected true or false")
         self._options = NoteOptions.checked(id, text, title, metadata)
         self._separator = _checked_separator(separator)
         self._encoding = known_encoding(encoding)

@@ -204,6 +204,7 @@ def test_a_column_that_is_not_there_is_an_error_that_names_those_that_are(case: 
         ({"text": 5}, "option 'text': got 5, expected the name of a column"),
         ({"metadata": [1]}, r"option 'metadata': got \[1\], expected 'rest' or a list of columns"),
         ({"metadata": {"a": 1}}, "option 'metadata'"),
+        ({"sections": "no"}, "option 'sections': got 'no', expected true or false"),
     ],
 )
 def test_an_option_of_a_wrong_value_is_an_error_that_says_what_is_expected(

@@ -28,6 +28,12 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         open_corpus("pmc", PMC, include_retract=False)
 
 
+@pytest.mark.parametrize("value", ["64MB", 0, True, 1.5])
+def test_a_bound_that_is_no_number_of_bytes_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"reader 'pmc': max_bytes is .*, expected a whole number of bytes"):
+        open_corpus("pmc", PMC, max_bytes=value)
+
+
 def test_path_is_no_option() -> None:
     with pytest.raises(TypeError):
         open_corpus("pmc", PMC, **{"path": "elsewhere"})  # type: ignore[arg-type]
@@ -87,7 +93,7 @@ def test_the_reader_of_a_file_is_guessed_by_its_name(name: str, reader: str, tmp
         ("a.xml", "pmc"),
         ("discharge.csv.gz", "notes"),
         ("a.parquet", "parquet"),
-        ("state.json", "datasets"),
+        ("dataset_info.json", "datasets"),
         ("dataset_dict.json", "datasets"),
     ],
 )
