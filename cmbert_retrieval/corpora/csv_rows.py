@@ -107,17 +107,17 @@ def _rows(file: CsvFile, line: int, offset: int) -> Iterator[CsvRow]:
     # The module's own bound is one for the whole process. Ours is kept below, so this one is only raised.
     if csv.field_size_limit() < file.max_bytes:
         csv.field_size_limit(file.max_bytes)
+    feed = _Feed(file, line, offset)
     try:
         with open_utf8(file.path, file.encoding) as stream:
             if offset:
                 stream.seek(offset)
-            feed = _Feed(stream, file, line, offset)
             while True:
                 # After a mistake a new reader: the old one may be in the middle of a row.
-                yield from feed.rows()
+                yield from feed.rows(stream)
                 if feed.at_end:
                     return
-                yield feed.skip_row()
+                yield feed.skip_row(stream)
     except UnusableError as error:
         raise CorpusError(f"{file.name}: {error}") from None
     except GZIP_ERRORS:
@@ -131,26 +131,37 @@ def _rows(file: CsvFile, line: int, offset: int) -> Iterator[CsvRow]:
 class _Feed:
     """Hands lines to a csv reader and counts what it takes."""
 
-    def __init__(self, stream: IO[bytes], file: CsvFile, line: int, offset: int) -> None:
-        self._stream, self._file = stream, file
-        self.line, self._offset = line, offset
-        self.at_end = False
-        self._begun = line  # of what was read of this row: lines before it, quotes in it, its last line
-        self._quotes = 0
-        self._last = b""
+    def __init__(self, file: CsvFile, line: int, offset: int) -> None:
+        self._file = file
+        self._at = line, offset, 0, b""  # lines, bytes and quotes up to here, and the last line
+        self._begun = self._at  # the same where the row began
+        self._end = 0  # how many bytes the row may go up to
         self._problem = ""
+        self.at_end = False
 
-    def rows(self) -> Iterator[CsvRow]:
-        """Yield rows up to the end or to one with a mistake, which is then to be skipped."""
-        reader = csv.reader(self._lines(), delimiter=self._file.separator, strict=True)
+    @property
+    def line(self) -> int:
+        """Return how many lines were read."""
+        return self._at[0]
+
+    def rows(self, stream: IO[bytes]) -> Iterator[CsvRow]:
+        """Yield rows up to the end or to one with a mistake, which is then to be skipped.
+
+        Raises:
+            CorpusError: a quote is not closed up to the end of the file.
+        """
+        reader = csv.reader(self._lines(stream), delimiter=self._file.separator, strict=True)
         while True:
-            self._begun, self._quotes, self._last = self.line, 0, b""
+            self._begun = self._at
+            self._end = self._at[1] + self._file.max_bytes
             try:
                 values = next(reader)
             except StopIteration:
                 self.at_end = True
                 return
             except csv.Error as error:
+                if str(error).startswith("unexpected end"):
+                    raise self._not_closed() from None
                 self._problem = f"not well-formed CSV ({_reason(error)})"
                 return
             except UnicodeDecodeError:
@@ -160,27 +171,20 @@ class _Feed:
                 self._problem = str(error)
                 return
             if values:  # a row without cells is an empty line
-                yield CsvRow(self._begun + 1, self.line, self._offset, values)
+                yield CsvRow(self._begun[0] + 1, self._at[0], self._at[1], values)
 
-    def _lines(self) -> Iterator[str]:
-        # Every line of a corpus passes here: hence the local names, and no calls that can be spared.
-        readline, bound = self._stream.readline, self._file.max_bytes
-        at_beginning = not self._offset
-        left = bound
-        while True:
-            if not self._last:
-                left = bound
-            raw = readline(left + 1)
-            if not raw:
-                return
-            self._last = raw
-            self._quotes += raw.count(b'"')
-            size = len(raw)
-            self._offset += size
-            self.line += raw.endswith(b"\n")
-            left -= size
-            if left < 0:
-                raise UnusableError(too_large(bound))
+    def _lines(self, stream: IO[bytes]) -> Iterator[str]:
+        # Every line of a corpus passes here: hence local names, and one attribute for all that is counted.
+        readline = stream.readline
+        line, offset, quotes, _ = self._at
+        at_beginning = not offset
+        while raw := readline(self._end - offset + 1):
+            line += raw.endswith(b"\n")
+            offset += len(raw)
+            quotes += raw.count(b'"')
+            self._at = line, offset, quotes, raw
+            if offset > self._end:
+                raise UnusableError(too_large(self._file.max_bytes))
             if at_beginning:
                 check_beginning(raw, self._file.encoding)
                 raw, at_beginning = raw.removeprefix(b"\xef\xbb\xbf"), False
@@ -188,26 +192,32 @@ class _Feed:
                 raise UnusableError(f"NUL characters: no text, or in another encoding; {ANOTHER_ENCODING}")
             yield raw.decode()
 
-    def skip_row(self) -> CsvRow:
+    def skip_row(self, stream: IO[bytes]) -> CsvRow:
         """Go to the end of the row with a mistake and return it: to the first line end outside of quotes.
 
         Raises:
             CorpusError: there is none.
         """
-        last, quotes, first = self._last, self._quotes, self._begun + 1
-        while quotes % 2 or not last.endswith(b"\n"):
-            last = self._stream.readline(_BLOCK_BYTES)
+        line, offset, quotes, last = self._at
+        before = self._begun[2]
+        while (quotes - before) % 2 or not last.endswith(b"\n"):
+            last = stream.readline(_BLOCK_BYTES)
             if not last:
                 break
-            self._offset += len(last)
-            self.line += last.endswith(b"\n")
+            line += last.endswith(b"\n")
+            offset += len(last)
             quotes += last.count(b'"')
-        if quotes % 2:
-            raise CorpusError(
-                f"{self._file.name}:{first}: a quote in this row is not closed up to the end of the file, "
-                f"{self.line - self._begun:,} lines on; the file was cut off, or the quote is one too many"
-            )
-        return CsvRow(first, self.line, self._offset, None, self._problem)
+        self._at = line, offset, quotes, last
+        if (quotes - before) % 2:
+            raise self._not_closed()
+        return CsvRow(self._begun[0] + 1, line, offset, None, self._problem)
+
+    def _not_closed(self) -> CorpusError:
+        first, lines = self._begun[0] + 1, self._at[0] - self._begun[0]
+        return CorpusError(
+            f"{self._file.name}:{first}: a quote in this row is not closed up to the end of the file, "
+            f"{lines:,} lines on; the file was cut off, or the quote is one too many"
+        )
 
 
 def _reason(error: csv.Error) -> str:

@@ -58,9 +58,7 @@ _WITH_PARTS = re.compile(
 _SMALL_WORDS = frozenset("a an and as at by for from in of on or per the to upon with".split())
 _LONGEST_NAME = 60
 _MOST_WORDS = 8
-_LINE = re.compile(
-    rf"^[ \t]*+(?P<name>[A-Z][^:\n]{{0,{_LONGEST_NAME - 1}}}+)(?P<colon>:?)(?P<rest>[^\n]*+)", re.M
-)
+_LINE = re.compile(rf"\n[ \t]*+(?P<name>[A-Z][^:\n]{{0,{_LONGEST_NAME - 1}}}+)(?P<colon>:?)(?P<rest>[^\n]*+)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z /&,()'’-]*")
 
 
@@ -97,7 +95,8 @@ def note_sections(text: str) -> tuple[Section, ...]:
 
 def _headings(text: str) -> Iterator[tuple[int, str, bool]]:
     """Yield start, name, and whether it may be a part of the section above it."""
-    for found in _LINE.finditer(text):
+    for found in _LINE.finditer("\n" + text):  # a line end is found much faster than the beginning of a line
+        start = found.start("name") - 1
         name, rest = found["name"].strip(), found["rest"].strip()
         if not _NAME.fullmatch(name):
             continue
@@ -106,11 +105,11 @@ def _headings(text: str) -> Iterator[tuple[int, str, bool]]:
         is_known = name.lower() in _KNOWN
         if not found["colon"]:
             if is_known and in_capitals and not rest:
-                yield found.start("name"), name, False
+                yield start, name, False
         elif is_known or (not rest and _is_title(words, in_capitals)):
-            yield found.start("name"), name, name.lower() in ("vital signs", "vitals")
+            yield start, name, name.lower() in ("vital signs", "vitals")
         elif rest[:1].isalpha() and in_capitals and _is_title(words, in_capitals):
-            yield found.start("name"), name, len(words) <= 2
+            yield start, name, len(words) <= 2
 
 
 def _is_title(words: list[str], in_capitals: bool) -> bool:

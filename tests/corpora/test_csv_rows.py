@@ -106,6 +106,9 @@ def test_a_quote_that_is_never_closed_is_an_error_naming_its_line(tmp_path: Path
         for row in read_rows(file, 2):
             read.append(row.values)
     assert read == [["1", "a"]]
+    file = file_of(tmp_path, b'id,text\n5" nail,"b\n3,c\n')  # an even number of quotes
+    with pytest.raises(CorpusError, match=r"a\.csv:2: a quote .* not closed"):
+        list(read_rows(file, 2))
 
 
 @pytest.mark.parametrize("line", [b"x\n", b"\n", b"x" * 1000])
@@ -154,3 +157,5 @@ def test_truncated_gzip_data_are_an_error_that_says_how_far_it_went(tmp_path: Pa
             read.append(row)
     assert read
     assert f"after line {read[-1].line};" in str(caught.value)
+    with pytest.raises(CorpusError, match="truncated or damaged"):
+        list(read_rows(file, 2, (50, 60_000)))
