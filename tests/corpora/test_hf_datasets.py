@@ -165,6 +165,23 @@ def test_what_cannot_be_opened_is_an_error_in_one_line(
 
 
 @pytest.mark.slow
+def test_a_hub_dataset_that_the_cache_holds_is_read_offline(tmp_path: Path, cache: None) -> None:
+    import datasets
+
+    # The cache of the package itself, with the one difference that the hub's name makes.
+    (tmp_path / "name").mkdir()
+    (tmp_path / "name" / "train.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
+    datasets.load_dataset(str(tmp_path / "name"), split="train")
+    (made,) = (tmp_path / "cache").glob("*/*/*/*/dataset_info.json")
+    cached = tmp_path / "cache" / "org___name" / "default" / made.parts[-3] / made.parts[-2]
+    cached.parent.mkdir(parents=True)
+    made.parent.rename(cached)
+    corpus = opened("org/name")
+    assert documents_of(corpus) == EXPECTED
+    assert corpus.sources()[0].checksum == f"revision:{cached.name}"
+
+
+@pytest.mark.slow
 def test_options_that_do_not_fit_are_refused(saved: Path) -> None:
     with pytest.raises(ConfigError, match="option 'revision' is for hub ids"):
         opened(saved / "saved", revision="main")
