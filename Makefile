@@ -29,7 +29,7 @@ test: lint ## lint, types, layers and the fast tests; needs neither torch nor da
 	@$(RUN) pytest $(TEST_FLAGS) -m "not slow and not gpu"
 
 test-extras: export HF_HUB_OFFLINE := 1
-test-extras: $(DONE)/dev $(DONE)/minilm ## the slow tests: real models, real data, faults, GPUs where there are some
+test-extras: $(DONE)/dev $(DONE)/minilm $(DONE)/data ## the slow tests: real models, real data, faults, GPUs where there are some
 	@$(RUN) pytest $(EXTRAS_FLAGS) -m "slow or gpu" || \
 	{ code=$$?; test $$code -eq 5 && echo "there are no slow tests"; }
 
@@ -63,6 +63,11 @@ $(DONE)/venv:
 $(DONE)/dev: pyproject.toml constraints.txt | $(DONE)/venv
 	@echo "installing the library and its test tools (half a minute to some minutes)"
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(DONE)/data: pyproject.toml constraints.txt | $(DONE)/venv
+	@echo "installing pyarrow and datasets (half a minute)"
+	@$(INSTALL) --editable '.[data]'
 	@touch $@
 
 $(DONE)/minilm: pyproject.toml constraints.txt | $(DONE)/venv

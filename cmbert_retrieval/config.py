@@ -7,6 +7,7 @@ Only this module and ``recipe_files`` import pydantic, and no way of searching i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,8 @@ class SourceRecipe(Section):
 
     path: str = ""
     """The file or folder. In a recipe file relative to that file, in an override relative to the working
-    folder. Empty where the reader brings its own source (``icd10cm``: the release that is installed)."""
+    folder. Empty where the reader brings its own source (``icd10cm``: the release that is installed). The
+    reader ``datasets`` also takes a hub id, as in ``org/name``; a folder of that name goes before."""
 
     options: dict[str, Any] = Field(default_factory=dict)
     """The reader's own options. The reader refuses those that it does not know."""
@@ -192,9 +194,10 @@ class IndexRecipe(Section):
         safe_stem = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem)
         values = {
             "name": name or safe_stem.strip("-")[:100] or reader,
-            "source": {"reader": reader, "path": _absolute(str(path), Path.cwd())},
+            "source": {"reader": reader, "path": _source_path(str(path), Path.cwd(), reader)},
         }
-        return validated(cls, overridden(values, overrides, prepare=_from_here), f"--from {reader}:{path}")
+        prepare = partial(_with_absolute_paths, folder=Path.cwd(), reader=reader)
+        return validated(cls, overridden(values, overrides, prepare=prepare), f"--from {reader}:{path}")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> IndexRecipe:
@@ -224,27 +227,41 @@ def load_index_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> I
             wrong. The message names the file and the key, and the key that may have been meant.
     """
     path = _find(recipe)
-    values = {"name": path.stem, **_with_absolute_paths(read_yaml(path), path.parent.resolve())}
-    return validated(IndexRecipe, overridden(values, overrides, prepare=_from_here), str(recipe))
+    values = {"name": path.stem, **_with_absolute_paths(read_yaml(path), folder=path.parent.resolve())}
+    prepare = partial(_with_absolute_paths, folder=Path.cwd(), reader=_reader_of(values))
+    return validated(IndexRecipe, overridden(values, overrides, prepare=prepare), str(recipe))
 
 
 def _bundled_folder() -> Path:
     return Path(__file__).parent / "recipes"
 
 
-def _from_here(values: dict[str, Any]) -> dict[str, Any]:
-    return _with_absolute_paths(values, Path.cwd())
+def _reader_of(values: Mapping[str, Any]) -> str:
+    source = values.get("source")
+    return str(source.get("reader", "")) if isinstance(source, Mapping) else ""
 
 
-def _with_absolute_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return ``values`` with the paths of a recipe read from ``folder`` made absolute."""
+def _source_path(path: str, folder: Path, reader: str) -> str:
+    if reader == "datasets" and not path.startswith((".", "~", "/")) and not (folder / path).exists():
+        return path  # a hub id
+    return _absolute(path, folder)
+
+
+def _with_absolute_paths(values: Mapping[str, Any], *, folder: Path, reader: str = "") -> dict[str, Any]:
+    """Return ``values`` with the paths of a recipe read from ``folder`` made absolute.
+
+    ``reader`` is the source's, where ``values`` do not tell it.
+    """
     values = dict(values)
+    reader = _reader_of(values) or reader
     for section, key in (("source", "path"), ("encoder", "model")):
         part = values.get(section)
         if isinstance(part, dict) and isinstance(part.get(key), str):
             text = part[key]
             # A model without a leading dot, tilde or slash is a hub id or a bundled name.
-            if key == "path" or text.startswith((".", "~", "/")):
+            if key == "path":
+                values[section] = {**part, key: _source_path(text, folder, reader)}
+            elif text.startswith((".", "~", "/")):
                 values[section] = {**part, key: _absolute(text, folder)}
     return values
 

@@ -23,6 +23,8 @@ HEAVY = (
     "pydantic",
     "tantivy",
     "typer",
+    "pyarrow",
+    "datasets",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -104,7 +104,8 @@ def add(
     from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.indexes.writer import IndexWriter
 
-    corpus = open_corpus(*split_source(source))
+    reader, path = split_source(source)
+    corpus = open_corpus(reader, path, **_source_options(index, reader))
     opened = _encoder_of(index, encoder, device=device, as_built=True)
     if encoder is not None and opened is None:
         raise ConfigError(f"{index} holds words only and takes no encoder; leave --encoder out")
@@ -130,6 +131,14 @@ def _encoder_of(
         options["device"] = device
     with Retriever.from_pretrained(index, encoder=encoder, **options) as retriever:
         return retriever.encoder
+
+
+def _source_options(index: Path, reader: str) -> dict[str, Any]:
+    """Return the options of a reader as the index's recipe has them; none for another reader than its own."""
+    from cmbert_retrieval.indexes.manifest import read_manifest
+
+    source = read_manifest(index).recipe.get("source") or {}
+    return dict(source.get("options") or {}) if source.get("reader") == reader else {}
 
 
 def _existing(index: Path) -> Path:

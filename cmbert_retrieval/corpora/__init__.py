@@ -21,9 +21,13 @@ __all__ = ["READERS", "guess_reader", "open_corpus"]
 
 READERS = {
     "beir": "beir:BeirCorpus",
+    "datasets": "hf_datasets:DatasetsCorpus",
     "icd10cm": "icd10cm:Icd10cmCorpus",
     "jsonl": "jsonl:JsonlCorpus",
+    "notes": "notes:NotesCorpus",
+    "parquet": "parquet:ParquetCorpus",
     "pmc": "pmc:PmcCorpus",
+    "trec": "trec:TrecCorpus",
 }
 """Reader's name -> ``module:class`` in this package."""
 
@@ -52,7 +56,13 @@ def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
             raise ConfigError(
                 f"reader '{reader}': unknown option '{key}'; {expected}{_did_you_mean(key, known)}"
             )
+    largest = options.get("max_bytes", 1)
+    if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
+        raise ConfigError(f"reader '{reader}': max_bytes is {largest!r}, expected a whole number of bytes")
     return cast("Corpus", corpus_class(path, **options))
+
+
+_MIMIC_FILES = frozenset({"discharge.csv", "radiology.csv", "noteevents.csv"})
 
 
 def guess_reader(path: str | Path) -> str:
@@ -70,6 +80,18 @@ def guess_reader(path: str | Path) -> str:
             return "jsonl"
         if name.endswith((".xml", ".nxml", ".tar", ".tgz")):
             return "pmc"
+        if name in _MIMIC_FILES:
+            return "notes"
+        if name.endswith(".parquet"):
+            return "parquet"
+        if name.endswith(".trec"):
+            return "trec"
+    elif (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        return "datasets"
+    elif _MIMIC_FILES & {entry.name.lower().removesuffix(".gz") for entry in path.iterdir()}:
+        return "notes"
+    elif any(True for _ in path.glob("*.parquet")):
+        return "parquet"
     elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         return "beir"
     elif _looks_like_pmc(path):

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from cmbert_retrieval.corpora.fields import valid_id
 from cmbert_retrieval.corpora.files import MAX_BYTES, UnusableError, existing
-from cmbert_retrieval.corpora.jsonl import JsonlCorpus, parse_object, read_lines, valid_id
+from cmbert_retrieval.corpora.jsonl import JsonlCorpus, parse_object, read_lines
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Qrels, Query
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import stat
 import zlib
 from collections.abc import Iterable
@@ -89,6 +90,34 @@ def listing_source(given: str, root: Path, names: Iterable[str]) -> Source:
         digest.update(f"{name}\t{size}\n".encode("utf-8", "surrogateescape"))
         total += max(size, 0)
     return Source(given, f"listing-sha256:{digest.hexdigest()}", total)
+
+
+def files_below(root: Path) -> list[str]:
+    """Return the names of the files in a folder at any depth, relative to it, sorted; hidden ones left out.
+
+    Links to files are followed, links to folders are not.
+
+    Raises:
+        CorpusError: a folder may not be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        reason = error.strerror or type(error).__name__
+        raise CorpusError(f"{error.filename or root}: cannot be listed ({reason})") from None
+
+    names = []
+    for base, folders, files in os.walk(root, onerror=fail):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        prefix = Path(base).relative_to(root)
+        names += [(prefix / name).as_posix() for name in files if not name.startswith(".")]
+    return sorted(names)
+
+
+def printable(name: str) -> str:
+    """Return a file's name for one line of a message: what cannot be printed is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
+    )
 
 
 def existing(path: str | Path) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source, logger
+from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
+from cmbert_retrieval.corpora.fields import Fields, report_left_out
 from cmbert_retrieval.corpora.files import (
     GZIP_ERRORS,
     MAX_BYTES,
@@ -20,7 +21,6 @@ from cmbert_retrieval.corpora.files import (
     too_large,
 )
 from cmbert_retrieval.errors import CorpusError
-from cmbert_retrieval.types import Document
 
 
 class JsonlCorpus(Corpus):
@@ -39,7 +39,7 @@ class JsonlCorpus(Corpus):
         id: str = "",
         text: str = "text",
         title: str = "title",
-        metadata: str = "rest",
+        metadata: str | Sequence[str] = "rest",
         max_bytes: int = MAX_BYTES,
     ) -> None:
         """Open a corpus; nothing is read yet.
@@ -50,18 +50,18 @@ class JsonlCorpus(Corpus):
             text: key of the text.
             title: key of the title, which may be absent.
             metadata: ``rest`` takes the object under ``metadata``, and every other key that holds a value or
-                a list of values; any other word is the key of the one object to take.
+                a list of values; a list takes the values of these keys; any other word is the key of the one
+                object to take.
             max_bytes: lines longer than this are a problem.
 
         Raises:
-            CorpusError: there is no such file.
+            CorpusError: there is no such file. ConfigError: an option is no name.
         """
         self.path = existing(path)
         self._given = str(path)
         if self.path.is_dir():
             raise CorpusError(f"{self._given}: a folder, expected a .jsonl or .jsonl.gz file")
-        self._id_keys = (id,) if id else ("_id", "id")
-        self._text_key, self._title_key, self._metadata_key = text, title, metadata
+        self._fields = Fields(id=id, text=text, title=title, metadata=metadata)
         self._max_bytes = max_bytes
 
     def records(self, after: Cursor | None = None) -> Iterator[Record]:
@@ -73,7 +73,7 @@ class JsonlCorpus(Corpus):
         left_out: Counter[str] = Counter()
         for number, offset, line in read_lines(self.path, max_bytes=self._max_bytes, after=after):
             cursor = {"line": number, "offset": offset}
-            found: dict[str, str] = {}
+            values: dict[str, Any] = {}
             try:
                 if line is None:
                     raise UnusableError(too_large(self._max_bytes))
@@ -81,57 +81,18 @@ class JsonlCorpus(Corpus):
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if not line.strip():
                     continue
-                document = self._document(parse_object(line), found, left_out)
+                values = parse_object(line)
+                document = self._fields.document(values, left_out)
             except UnusableError as error:
-                yield Record(cursor, None, f"{self.path.name}:{number}: {error}", found.get("id", ""))
+                problem = f"{self.path.name}:{number}: {error}"
+                yield Record(cursor, None, problem, self._fields.known_id(values))
             else:
                 yield Record(cursor, document)
-        for key, count in sorted(left_out.items()):
-            logger.warning(
-                "%s: key '%s' holds no plain values; left out of %d records", self.path.name, key, count
-            )
+        report_left_out(self.path.name, left_out)
 
     def sources(self) -> list[Source]:
         """Return the file with its checksum."""
         return [file_source(self.path, self._given)]
-
-    def _document(self, values: dict[str, Any], found: dict[str, str], left_out: Counter[str]) -> Document:
-        key = next((key for key in self._id_keys if values.get(key) is not None), None)
-        if key is None:
-            raise UnusableError(f"no id; expected the key {' or '.join(repr(k) for k in self._id_keys)}")
-        document_id = found["id"] = valid_id(values[key])
-        text = values.get(self._text_key)
-        if isinstance(text, list) and all(isinstance(part, str) for part in text):
-            text = " ".join(part.strip() for part in text)
-        if not isinstance(text, str):
-            kind = "absent" if text is None else type(text).__name__
-            raise UnusableError(f"key '{self._text_key}' is {kind}, expected a string or a list of strings")
-        title = values.get(self._title_key)
-        if not isinstance(title, str | None):
-            raise UnusableError(f"key '{self._title_key}' is {type(title).__name__}, expected a string")
-        metadata = self._metadata(values, {key, self._text_key, self._title_key}, left_out)
-        return Document(document_id, text, title or "", metadata)
-
-    def _metadata(self, values: dict[str, Any], used: set[str], left_out: Counter[str]) -> Mapping[str, Any]:
-        key = "metadata" if self._metadata_key == "rest" else self._metadata_key
-        own = values.get(key)
-        if own is not None and not isinstance(own, dict):
-            if self._metadata_key != "rest":
-                raise UnusableError(f"key '{key}' is {type(own).__name__}, expected an object")
-            own = None
-        if self._metadata_key != "rest":
-            return own or {}
-        rest = {}
-        for name, value in values.items():
-            if name in used or (name == key and own is not None) or value is None:
-                continue
-            if isinstance(value, dict) or (
-                isinstance(value, list) and any(isinstance(v, dict | list) for v in value)
-            ):
-                left_out[name] += 1
-            else:
-                rest[name] = value
-        return {**rest, **(own or {})}
 
 
 def read_lines(
@@ -208,20 +169,3 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError("not finite")
     return number
-
-
-def valid_id(value: object) -> str:
-    """Return an id as a string.
-
-    Raises:
-        UnusableError: it is no string or whole number, or empty, or holds white space or control characters.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise UnusableError(f"the id is {type(value).__name__}, expected a string")
-    if not value:
-        raise UnusableError("the id is empty")
-    if any(character.isspace() or not character.isprintable() for character in value):
-        raise UnusableError("the id holds white space or control characters; replace them")
-    return value

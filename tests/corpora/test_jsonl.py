@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cmbert_retrieval.corpora.jsonl import JsonlCorpus
-from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.types import Document
 
 SECRET = "Zebedee"
@@ -43,6 +43,18 @@ def test_keys_may_be_named(tmp_path: Path) -> None:
     )
     corpus = JsonlCorpus(path, id="pmid", text="abstract", title="name", metadata="about")
     assert list(corpus) == [Document("p", "x", "n", {"k": 1})]
+
+
+def test_a_list_of_keys_is_the_metadata(tmp_path: Path) -> None:
+    path = write(tmp_path, {"id": "1", "text": "x", "a": 1, "b": [2], "c": 3}, {"id": "2", "text": "y"})
+    corpus = JsonlCorpus(path, metadata=["a", "b", "d"])
+    assert list(corpus) == [Document("1", "x", "", {"a": 1, "b": [2]}), Document("2", "y")]
+
+
+@pytest.mark.parametrize("options", [{"text": ""}, {"text": 5}, {"id": None}, {"metadata": 5}])
+def test_an_option_that_is_no_name_is_an_error(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"option '{next(iter(options))}': got "):
+        JsonlCorpus(write(tmp_path), **options)
 
 
 def test_keys_that_hold_no_plain_values_are_left_out_and_counted(
