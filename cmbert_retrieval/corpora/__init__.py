@@ -21,8 +21,15 @@ __all__ = ["READERS", "guess_reader", "open_corpus"]
 
 READERS = {
     "beir": "beir:BeirCorpus",
+    "hcpcs": "hcpcs:HcpcsCorpus",
     "icd10cm": "icd10cm:Icd10cmCorpus",
+    "icd10cm_index": "icd10cm_index:Icd10cmIndexCorpus",
+    "icd10cm_order": "order_files:Icd10cmOrderCorpus",
+    "icd10pcs": "order_files:Icd10pcsCorpus",
+    "icd9cm": "icd9cm:Icd9cmCorpus",
     "jsonl": "jsonl:JsonlCorpus",
+    "mesh": "mesh:MeshCorpus",
+    "ontology": "ontology:OntologyCorpus",
     "pmc": "pmc:PmcCorpus",
 }
 """Reader's name -> ``module:class`` in this package."""
