@@ -75,6 +75,8 @@ def guess_reader(path: str | Path) -> str:
         name = path.name.lower().removesuffix(".gz")
         if name.endswith(".jsonl"):
             return "jsonl"
+        if name.endswith(".obo"):
+            return "ontology"
         if name.endswith((".xml", ".nxml", ".tar", ".tgz")):
             return "pmc"
     elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):

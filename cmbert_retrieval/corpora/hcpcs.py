@@ -32,6 +32,7 @@ from cmbert_retrieval.types import Document
 _CODE = re.compile(r"[A-Z][0-9]{4}|[0-9]{4}[0-9A-Z]")
 _MODIFIER = re.compile(r"[0-9A-Z]{2}")
 _MAX_PARTS = 1_000
+_MAX_REMARKS = 100
 
 # First and last column of what is read, counted from 1 as in the record layout of CMS.
 _COLUMNS = {
@@ -122,7 +123,7 @@ class HcpcsCorpus(CodeFilesCorpus):
     def _from_columns(self) -> Iterator[_Draft | Problem]:
         """Yield the codes of the fixed-width file; a description goes on over several lines."""
         draft: _Draft | None = None
-        begun = False
+        remarks = 0
         for number, text, problem in text_lines(self.path):
             where = f"{self.path.name}:{number}"
             values = {key: text[first - 1 : last].strip() for key, (first, last) in _COLUMNS.items()}
@@ -130,7 +131,7 @@ class HcpcsCorpus(CodeFilesCorpus):
             if not problem and record in _NEW and _is_code(code):
                 if draft:
                     yield draft
-                draft, begun = _Draft(number, values, [values["long"]]), True
+                draft = _Draft(number, values, [values["long"]])
             elif not problem and record in _MORE and _is_code(code):
                 if draft is None or code != draft.values["code"]:
                     yield Problem(where, "goes on with a code whose first line is not before it", code)
@@ -138,11 +139,13 @@ class HcpcsCorpus(CodeFilesCorpus):
                     yield Problem(where, f"a description of more than {_MAX_PARTS:,} lines", code)
                 else:
                     draft.parts.append(values["long"])
-            elif problem or (begun and text.strip()):
-                # Before the first code stand the publisher's remarks.
-                yield Problem(
-                    where, problem or "no record of HCPCS: expected a code and a record type 3, 4, 7 or 8"
-                )
+            elif problem or text.strip():
+                remarks += draft is None
+                # Before the first code stand the publisher's remarks, of which there are few.
+                if problem or draft or remarks > _MAX_REMARKS:
+                    yield Problem(
+                        where, problem or "no record of HCPCS: expected a code and a record type 3, 4, 7 or 8"
+                    )
         if draft:
             yield draft
 
@@ -172,17 +175,19 @@ class HcpcsCorpus(CodeFilesCorpus):
         if problem:
             raise CorpusError(f"{self.path.name}:1: {problem}")
         delimiter = "\t" if "\t" in header else ","
-        headings = [
-            re.sub(r"[^a-z0-9]", "", cell.lower())
-            for cell in next(csv.reader([header], delimiter=delimiter), [])
-        ]
+        headings = [re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in header.split(delimiter)]
         places = {
             key: next((headings.index(name) for name in names if name in headings), -1)
             for key, names in _HEADINGS.items()
         }
         if places["code"] < 0 or max(places["long"], places["short"]) < 0:
             raise CorpusError(f"{self.path}: no columns of codes and descriptions; expected {self.expected}")
-        reader = csv.reader(self._texts(lines), delimiter=delimiter)
+        # With tabs between them, cells need no quotes, and a quote belongs to the text.
+        texts = self._texts(lines)
+        if delimiter == "\t":
+            reader = csv.reader(texts, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        else:
+            reader = csv.reader(texts)
         try:
             for cells in reader:
                 number = reader.line_num + 1
@@ -203,7 +208,7 @@ class HcpcsCorpus(CodeFilesCorpus):
         for number, text, problem in lines:
             if problem:
                 raise CorpusError(f"{self.path.name}:{number}: {problem}")
-            yield text.replace("\0", " ") + "\n"
+            yield re.sub(r"[\0\r]", " ", text) + "\n"
 
     def _document(self, draft: _Draft, release: str) -> Document | Problem:
         values = draft.values

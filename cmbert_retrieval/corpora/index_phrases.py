@@ -15,8 +15,8 @@ from cmbert_retrieval.corpora.code_documents import distinct
 from cmbert_retrieval.corpora.code_names import spoken
 
 _PREPOSITIONS = frozenset(
-    "after against as at because before between by during following for from in involving of on over through to "
-    "under until when while with within without".split()
+    "after against as at because before between by during following for from in involving of on over through "
+    "to under until when while with within without".split()
 )
 _PREPOSITIONAL = frozenset(
     "affecting arising associated caused causing classified complicating complicated due resulting "
@@ -137,13 +137,14 @@ def _substances(steps: list[str]) -> Iterable[str]:
 
 def _step(text: str) -> str:
     """Return a step as spoken; of forms of one word ("Abscess, abscessed") the first, of prepositions one."""
+    text = spoken(text)
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if len(parts) > 1:
         if all(_is_prepositional(part) for part in parts):
             text = parts[0] if all(map(_is_bare, parts)) else parts[-1]
         elif all(part.lower()[:4] == parts[0].lower()[:4] and " " not in part for part in parts[1:]):
             text = parts[0]
-    return spoken(text)
+    return text
 
 
 def _is_prepositional(step: str) -> bool:

@@ -115,7 +115,7 @@ class _OrderCorpus(CodeFilesCorpus):
                 begun.add(first)
             elif not group or first != next(iter(group))[:3]:
                 raise CorpusError(
-                    f"{where}: the codes of {first} stand in two places; expected them in order: sort the file"
+                    f"{where}: the codes of {first} stand in two places; expected them in order: sort it"
                 )
             if line.code in group:
                 yield Problem(where, f"stands twice, first in line {group[line.code].number}", line.code)

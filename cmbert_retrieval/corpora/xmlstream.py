@@ -35,6 +35,7 @@ def stream_records(
     """
     parser = etree.XMLPullParser(
         events=("start", "end"),
+        tag=(*roots, *tags),
         resolve_entities=False,
         no_network=True,
         load_dtd=False,
@@ -52,17 +53,21 @@ def stream_records(
                 parser.feed(chunk)
                 for event, element in events:
                     if root is None:
-                        root = element
+                        root = element.getroottree().getroot()
                         _check_root(path, root, roots)
                     if event == "end" and element.tag in tags:
                         fed = 0
                         yield element
                         _forget(element)
+                if fed > max_record_bytes and root is None:
+                    _check_root(path, None, roots)
                 if fed > max_record_bytes:
                     raise CorpusError(
                         f"{path}: more than {max_record_bytes:,} bytes without the end of a record; refused"
                     )
             parser.close()
+        if root is None:
+            _check_root(path, None, roots)
     except etree.XMLSyntaxError as error:
         raise CorpusError(f"{path}:{error.lineno or 1}: not well-formed XML ({xml_reason(error)})") from None
     except (ValueError, LookupError):
@@ -76,10 +81,10 @@ def stream_records(
 
 
 def _check_root(path: Path, root: Any, roots: tuple[str, ...]) -> None:
-    dtd = root.getroottree().docinfo.internalDTD
+    dtd = root.getroottree().docinfo.internalDTD if root is not None else None
     if dtd is not None and any(True for _ in dtd.iterentities()):
         raise CorpusError(f"{path}: declares entities; refused")
-    if root.tag not in roots:
+    if root is None or root.tag not in roots:
         expected = " or ".join(f"<{name}>" for name in roots)
         raise CorpusError(f"{path}: another root element than expected: {expected}")
 

@@ -14,7 +14,8 @@ PMC = Path(__file__).parents[1] / "fixtures" / "pmc"
 
 def test_an_unknown_reader_is_an_error_that_names_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown reader 'jsonnl'.*beir, icd10cm, jsonl, pmc; did you mean 'jsonl'"
+        ConfigError,
+        match=r"unknown reader 'jsonnl'.*beir, hcpcs, icd10cm, .*jsonl.*pmc; did you mean 'jsonl'",
     ):
         open_corpus("jsonnl", PMC)
 
@@ -39,7 +40,20 @@ def test_a_path_where_nothing_is_is_an_error_that_names_it(reader: str, tmp_path
 
 def test_every_reader_tells_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("")
-    paths = {"pmc": PMC, "jsonl": tmp_path / "corpus.jsonl", "beir": tmp_path, "icd10cm": ""}
+    (tmp_path / "a.obo").write_text("")
+    paths = {
+        "pmc": PMC,
+        "jsonl": tmp_path / "corpus.jsonl",
+        "beir": tmp_path,
+        "hcpcs": tmp_path / "a.obo",
+        "icd10cm": "",
+        "icd10cm_index": tmp_path / "a.obo",
+        "icd10cm_order": tmp_path / "a.obo",
+        "icd10pcs": tmp_path / "a.obo",
+        "icd9cm": tmp_path / "a.obo",
+        "mesh": tmp_path / "a.obo",
+        "ontology": tmp_path / "a.obo",
+    }
     assert set(paths) == set(READERS)
     for name, path in paths.items():
         assert open_corpus(name, path).reader == name
@@ -51,6 +65,8 @@ def test_every_reader_tells_its_own_name(tmp_path: Path) -> None:
         ("a.jsonl", "jsonl"),
         ("a.jsonl.gz", "jsonl"),
         ("a.tar.gz", "pmc"),
+        ("a.obo", "ontology"),
+        ("a.obo.gz", "ontology"),
         ("a.tgz", "pmc"),
         ("a.nxml", "pmc"),
         ("a.XML", "pmc"),
@@ -80,7 +96,7 @@ def test_the_reader_of_a_folder_is_guessed_by_what_is_in_it(inside: str, reader:
 
 def test_what_cannot_be_guessed_is_an_error_that_says_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
-    with pytest.raises(CorpusError, match=r"--from READER:.*a\.csv \(beir, icd10cm, jsonl, pmc\)"):
+    with pytest.raises(CorpusError, match=r"--from READER:.*a\.csv \(beir, .*, pmc\)"):
         guess_reader(tmp_path / "a.csv")
     with pytest.raises(CorpusError, match="--from READER:"):
         guess_reader(tmp_path)
