@@ -8,6 +8,7 @@ NLM made them out of another one, by turning it round or changing its number.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,21 +251,21 @@ def _ascii_record(fields: Mapping[str, list[str]], where: str) -> MeshRecord:
     def first(key: str) -> str:
         return fields.get(key, [""])[0]
 
-    def terms(*keys: str) -> list[str]:
-        # Behind the term stand its semantic types and more, between bars.
-        return [value.partition("|")[0].strip() for key in keys for value in fields.get(key, ())]
-
     is_supplementary = "NM" in fields
     record = MeshRecord(where, ui=first("UI"), name=first("NM") or first("MH"))
     if is_supplementary:
         record.kind, record.scope = "supplementary", first("NO")
         record.supplementary_class = _SUPPLEMENTARY.get(first("NM_CLASS"), "")
-        # The headings stand there by name ("*Piperidines"), not by identifier.
-        entries = terms("SY")
+        # The headings that it is mapped to stand there by name ("*Piperidines"), not by identifier.
     else:
         record.kind = _CLASSES.get(first("DC"), "descriptor")
         record.scope, record.trees = first("MS"), fields.get("MN", [])
-        entries = terms("PRINT ENTRY", "ENTRY")
-    names = {"preferred": [record.name] if record.name else [], "entry": distinct(entries)}
-    record.names = {kind: found for kind, found in names.items() if found}
+    names: dict[str, list[str]] = {"preferred": [record.name] if record.name else []}
+    for value in itertools.chain.from_iterable(fields.get(key, ()) for key in ("PRINT ENTRY", "ENTRY", "SY")):
+        parts = value.split("|")
+        # The last part tells what the others are: a is the term, d its relation to the heading.
+        place = parts[-1].find("d") if len(parts) > 1 else -1
+        relation = parts[place] if 0 < place < len(parts) - 1 else ""
+        names.setdefault(_RELATIONS.get(relation, "entry"), []).append(parts[0].strip())
+    record.names = {kind: terms for kind, found in names.items() if (terms := distinct(found))}
     return record

@@ -17,8 +17,9 @@ from cmbert_retrieval.corpora.base import Source
 from cmbert_retrieval.corpora.code_documents import clean, code_document
 from cmbert_retrieval.corpora.code_files import CodeFilesCorpus, Problem, release_in_name, text_lines
 from cmbert_retrieval.corpora.code_names import entry_texts
-from cmbert_retrieval.corpora.files import file_source
+from cmbert_retrieval.corpora.files import existing, file_source
 from cmbert_retrieval.corpora.lay import VOCABULARY
+from cmbert_retrieval.corpora.xmlstream import stream_records
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Document
 
@@ -137,6 +138,28 @@ class Icd10pcsCorpus(_OrderCorpus):
     reader = "icd10pcs"
     expected = "an order file of ICD-10-PCS (icd10pcs_order_2026.txt), or its file of codes and titles"
 
+    def __init__(self, path: str | Path, *, release: str = "", tables: str = "") -> None:
+        """Find the files; nothing of them is read yet.
+
+        Args:
+            path: the order file, ``.gz`` or not.
+            release: the release as its publisher names it; "" takes it from the file's name.
+            tables: the code tables in XML (``icd10pcs_tables_2026.xml``): what the operations mean.
+
+        Raises:
+            CorpusError: there is no such file.
+        """
+        super().__init__(path, release=release)
+        self._tables = existing(tables) if tables else None
+        self._definitions: dict[str, str] = {}
+
+    def _paths(self) -> list[Path]:
+        return [self.path, *([self._tables] if self._tables else [])]
+
+    def _items(self) -> Iterator[Document | Problem]:
+        self._definitions = _read_definitions(self._tables) if self._tables else {}
+        yield from super()._items()
+
     def _group(self, group: dict[str, OrderLine], release: str) -> Iterator[Document]:
         for code, line in group.items():
             is_table = not line.is_code
@@ -158,6 +181,7 @@ class Icd10pcsCorpus(_OrderCorpus):
                 parent=table,
                 children=[other for other in group if len(other) > 3] if is_table and len(code) == 3 else [],
                 billable=line.is_code,
+                definition=self._definitions.get(code, ""),
                 facts=_names(line),
             )
 
@@ -224,6 +248,18 @@ class Icd10cmOrderCorpus(_OrderCorpus):
                 seventh=seventh.get(code, {}),
                 facts=_names(line),
             )
+
+
+def _read_definitions(path: Path) -> dict[str, str]:
+    """Return for every table of ICD-10-PCS (three characters) what its operation means."""
+    definitions = {}
+    for table in stream_records(path, ("pcsTable",), roots=("ICD10PCS.tabular",)):
+        axes = {axis.get("pos"): axis for axis in table.findall("axis")}
+        labels = [axes[pos].find("label") if pos in axes else None for pos in ("1", "2", "3")]
+        code = "".join(label.get("code", "") if label is not None else "" for label in labels)
+        if definition := clean(axes["3"].findtext("definition") or "") if "3" in axes else "":
+            definitions[code] = definition
+    return definitions
 
 
 def dotted(code: str) -> str:

@@ -60,7 +60,7 @@ def test_supplementary_concepts_are_read_by_the_same_reader(tmp_path: Path) -> N
     assert "found in ponds" in document.text
 
 
-def test_the_ascii_file_says_the_same_as_the_xml_but_for_concepts(
+def test_the_ascii_file_says_the_same_as_the_xml_but_for_permuted_terms(
     tmp_path: Path, headings: dict[str, Document]
 ) -> None:
     ascii_ = {d.id: d for d in MeshCorpus(written(tmp_path, MESH_ASCII, "d2031.bin")).strictly()}
@@ -71,6 +71,8 @@ def test_the_ascii_file_says_the_same_as_the_xml_but_for_concepts(
             headings[ui].text,
             headings[ui].entries,
         )
+        names = {kind: terms for kind, terms in headings[ui].metadata["names"].items() if kind != "permuted"}
+        assert document.metadata["names"] == names
         for key in ("parents", "children", "tree_numbers", "release", "kind"):
             assert document.metadata[key] == headings[ui].metadata[key]
 

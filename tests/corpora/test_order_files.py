@@ -61,6 +61,27 @@ def test_procedures_stand_below_their_tables(procedures: dict[str, Document]) ->
     assert procedures["XG20X9Z"].metadata["chapter_title"] == "New Technology"
 
 
+def test_the_tables_in_xml_say_what_an_operation_means(tmp_path: Path) -> None:
+    tables = written(
+        tmp_path,
+        """<ICD10PCS.tabular><version>2031</version><pcsTable>
+          <axis pos="1" values="1"><title>Section</title><label code="0">Medical and Surgical</label></axis>
+          <axis pos="2" values="1"><title>Body System</title><label code="G">Gnome</label></axis>
+          <axis pos="3" values="1"><title>Operation</title><label code="1">Bypass</label>
+            <definition>Leading   something round a gnome</definition></axis>
+          <pcsRow codes="1"><axis pos="4"><label code="0">Hat</label></axis></pcsRow>
+        </pcsTable><pcsTable><axis pos="1"/></pcsTable></ICD10PCS.tabular>""",
+        "icd10pcs_tables_2031.xml",
+    )
+    corpus = Icd10pcsCorpus(written(tmp_path, ORDER_PCS, "order.txt"), tables=str(tables))
+    documents = {document.id: document for document in corpus.strictly()}
+    assert documents["0G1"].text == "Gnome, Bypass\nLeading something round a gnome"
+    assert documents["XG2"].text == "Gnome, Monitoring"
+    assert [Path(source.path).name for source in corpus.sources()][:2] == ["order.txt", tables.name]
+    with pytest.raises(CorpusError, match=r"another root element than expected: <ICD10PCS.tabular>"):
+        list(Icd10pcsCorpus(corpus.path, tables=str(written(tmp_path, "<x/>", "x.xml"))))
+
+
 def test_codes_get_their_dot_and_seventh_characters_fold_into_the_code_above(
     diseases: dict[str, Document],
 ) -> None:
