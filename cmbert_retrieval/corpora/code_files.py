@@ -82,7 +82,7 @@ class CodeFilesCorpus(Corpus):
 
     def sources(self) -> list[Source]:
         """Return the files with their checksums."""
-        return [file_source(path, str(path)) for path in self._paths()]
+        return [file_source(path, self._given if path == self.path else str(path)) for path in self._paths()]
 
     @abstractmethod
     def _items(self) -> Iterator[Document | Problem]:

@@ -12,7 +12,7 @@ from cmbert_retrieval.corpora.files import existing
 from cmbert_retrieval.errors import CorpusError
 
 _LINE = re.compile(
-    r"(?P<source>[0-9A-Z]{3,7})\s+(?P<target>[0-9A-Z]{3,7}|No(?:Dx|PCS|PCx|Map)?)\s+(?P<flags>[01]{3}\d\d)"
+    r"(?P<source>[0-9A-Z]{3,7})\s+(?P<target>[0-9A-Z]{3,7}|No[A-Za-z0-9]*)\s+(?P<flags>[01]{3}\d\d)"
 )
 
 

@@ -14,7 +14,7 @@ from cmbert_retrieval.errors import CorpusError
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _SPECIAL = {"n": " ", "W": " ", "t": " "}
 _COMMENT = re.compile(r"(?<!\\)(?:^|(?<=\s))!.*")
-_MODIFIERS = re.compile(r"\s*(?<!\\)\{[^{}]*\}\s*$")
+_MODIFIERS = re.compile(r"\s*(?<!\\)\{[^{}]*=[^{}]*\}\s*$")
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"(.*)', re.DOTALL)
 _SCOPES = {"EXACT": "exact", "NARROW": "narrow", "BROAD": "broad", "RELATED": "related"}
 _OLD_SYNONYMS = {f"{scope}_synonym": scope for scope in _SCOPES.values()}
@@ -114,16 +114,16 @@ def _read_tag(term: OntologyTerm, tag: str, value: str) -> str:
     elif tag == "is_obsolete":
         term.is_obsolete = _plain(value).lower() == "true"
     elif tag == "is_a":
-        term.parents.append(_plain(value))
+        term.parents.append(_first(value))
     elif tag == "alt_id":
-        term.alternative_ids.append(_plain(value))
+        term.alternative_ids.append(_first(value))
     elif tag == "xref" or tag == "xref_analog":
         # A description in quotes may stand behind it.
         term.xrefs.append(_plain(value).partition(' "')[0])
     elif tag == "subset":
-        term.subsets.append(_plain(value))
+        term.subsets.append(_first(value))
     elif tag == "replaced_by":
-        term.replaced_by.append(_plain(value))
+        term.replaced_by.append(_first(value))
     elif tag == "def":
         found = _first_quoted(value)
         if found is None:
@@ -143,6 +143,11 @@ def _read_tag(term: OntologyTerm, tag: str, value: str) -> str:
 def _plain(value: str) -> str:
     """Return a value without its comment and its trailing modifiers."""
     return clean(_unescaped(_MODIFIERS.sub("", _COMMENT.sub("", value))))
+
+
+def _first(value: str) -> str:
+    """Return the identifier that a value begins with; behind it may be anything, even an ``!`` in quotes."""
+    return _plain((value.split() or [""])[0])
 
 
 def _first_quoted(value: str) -> str | None:

@@ -81,10 +81,12 @@ class OntologyCorpus(CodeFilesCorpus):
 
     def _items(self) -> Iterator[Document | Problem]:
         # An OBO file is read twice, in constant memory but for the tree; a JSON file is in memory anyhow.
-        children = self._children()
+        is_flat = self._name.endswith(".obo")
+        held = [] if is_flat else list(self.read())
+        children = self._children(self.read() if is_flat else held)
         header = OntologyHeader()
         obsolete = nameless = others = 0
-        for item in self.read():
+        for item in self.read() if is_flat else held:
             if isinstance(item, Problem):
                 yield item
             elif isinstance(item, OntologyHeader):
@@ -105,10 +107,10 @@ class OntologyCorpus(CodeFilesCorpus):
         if found := [f"{count:,} {what}" for what, count in counts.items() if count]:
             logger.warning("%s: left out %s", self.path.name, ", ".join(found))
 
-    def _children(self) -> dict[str, list[str]]:
+    def _children(self, items: Iterable[OntologyHeader | OntologyTerm | Problem]) -> dict[str, list[str]]:
         children: dict[str, list[str]] = {}
         edges = 0
-        for item in self.read():
+        for item in items:
             if (
                 not isinstance(item, OntologyTerm)
                 or not item.name

@@ -182,12 +182,12 @@ is_a: GNO:0000001 ! itself
 [Term]
 id: GNO:0000002
 name: fishing gnome
-is_a: GNO:0000001 {is_inferred="true"} ! gnome
+is_a: GNO:0000001 {is_inferred="true", comment="no ! at all"} ! gnome
 is_a: GNO:0000003 ! gnome with a rod
 
 [Term]
 id: GNO:0000003
-name: gnome with a rod
+name: gnome with a rod {3}
 def: "One line that \
 goes on." []
 is_a: GNO:0000002 ! fishing gnome
@@ -258,7 +258,7 @@ OBOGRAPHS = {
                 {"id": "http://purl.obolibrary.org/obo/GNO_0000002", "lbl": "fishing gnome", "type": "CLASS"},
                 {
                     "id": "http://purl.obolibrary.org/obo/GNO_0000003",
-                    "lbl": "gnome with a rod",
+                    "lbl": "gnome with a rod {3}",
                     "type": "CLASS",
                     "meta": {"definition": {"val": "One line that goes on."}},
                 },
