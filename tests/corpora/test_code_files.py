@@ -254,5 +254,6 @@ def test_a_release_is_read_out_of_a_name(name: str, release: str, day: str) -> N
 
 
 def test_texts_are_cleaned_of_what_breaks_lines_and_encodings() -> None:
-    assert clean(" a\u2028b\x00c\x85d\t e\u00a0f \ud800") == "a b c d e f \ufffd"
+    assert clean(" a\u2028b\x00c\x81d\t e\u00a0f \ud800") == "a b c d e f \ufffd"
+    assert clean("gnome\x92s hat") == "gnome’s hat"
     assert distinct(["b", "", "A", "B", "a", "c"]) == ["b", "A", "c"]
