@@ -70,7 +70,7 @@ class CodeFilesCorpus(Corpus):
         self._release = release
         if self.path.is_dir():
             raise CorpusError(f"{self._given}: a folder, expected {self.expected}")
-        self._check_suffix(self.path)
+        _check_suffix(self.path)
 
     def records(self, after: Cursor | None = None) -> Iterator[Record]:
         """Yield one record a code, in the file's order. Going on behind a cursor reads the file again.
@@ -92,27 +92,20 @@ class CodeFilesCorpus(Corpus):
         return [self.path]
 
     def _records(self) -> Iterator[Record]:
-        any_code, position = False, 0
+        position = problems = 0
         for position, item in enumerate(self._items(), start=1):
             if isinstance(item, Document):
-                any_code = True
                 yield Record({"position": position}, item)
                 continue
+            problems += 1
             yield Record({"position": position}, None, f"{item.where}: {item.reason}", item.id)
-            if not any_code and position >= _MAX_PROBLEMS:
-                break
-        if not any_code:
-            first = f"no code in the first {position:,} records" if position else "no code in it"
-            raise CorpusError(f"{self.path}: {first}; expected {self.expected}")
-
-    def _check_suffix(self, path: Path) -> None:
-        name = path.name.lower()
-        if name.endswith((".xlsx", ".xls")):
-            raise CorpusError(
-                f"{path}: an Excel workbook; save it as CSV, or take the text file published beside it"
-            )
-        if name.endswith(".zip"):
-            raise CorpusError(f"{path}: a zip archive; unpack it and give the file in it")
+            if problems >= _MAX_PROBLEMS and 2 * problems > position:
+                raise CorpusError(
+                    f"{self.path}: {problems:,} of the first {position:,} records are no codes; "
+                    f"expected {self.expected}"
+                )
+        if position == problems:
+            raise CorpusError(f"{self.path}: no code in it; expected {self.expected}")
 
 
 def text_lines(path: Path, *, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, str, str]]:
@@ -163,3 +156,13 @@ def first_day(release: str) -> str:
     if len(words) == 2 and words[0] in _MONTH_NAMES and words[1].isdigit():
         return f"{words[1]}-{_MONTH_NAMES.index(words[0]) + 1:02d}-01"
     return ""
+
+
+def _check_suffix(path: Path) -> None:
+    name = path.name.lower()
+    if name.endswith((".xlsx", ".xls")):
+        raise CorpusError(
+            f"{path}: an Excel workbook; save it as CSV, or take the text file published beside it"
+        )
+    if name.endswith(".zip"):
+        raise CorpusError(f"{path}: a zip archive; unpack it and give the file in it")

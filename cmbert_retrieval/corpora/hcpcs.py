@@ -153,13 +153,14 @@ class HcpcsCorpus(CodeFilesCorpus):
         """Yield the codes of a CSV; rows that go on with the same code are joined, as in the text file."""
         draft: _Draft | None = None
         for number, row in self._rows():
-            if isinstance(row, str):
-                yield Problem(f"{self.path.name}:{number}", row)
-                continue
             code, long = row["code"], row["long"]
             if not _is_code(code):
                 yield Problem(f"{self.path.name}:{number}", "no code of HCPCS in its column")
             elif draft and row["record"] in _MORE and code == draft.values["code"]:
+                if len(draft.parts) >= _MAX_PARTS:
+                    raise CorpusError(
+                        f"{self.path.name}:{number}: a description of more than {_MAX_PARTS:,} rows"
+                    )
                 draft.parts.append(long)
             else:
                 if draft:
@@ -168,8 +169,8 @@ class HcpcsCorpus(CodeFilesCorpus):
         if draft:
             yield draft
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, str] | str]]:
-        """Yield line number and the wanted columns of a row, or what is wrong with it."""
+    def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield line number and the wanted columns of every row."""
         lines = text_lines(self.path)
         number, header, problem = next(lines, (0, "", ""))
         if problem:

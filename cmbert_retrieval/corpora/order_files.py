@@ -8,6 +8,7 @@ three-character category (of ICD-10-PCS: a table) stand together, and only these
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,9 @@ def _parsed(text: str, number: int) -> OrderLine | None:
 
 
 class _OrderCorpus(CodeFilesCorpus):
+    _shape: str
+    """What is a code of this system, for the problem of a line with something else."""
+
     def sources(self) -> list[Source]:
         """Return the file with its checksum, and the vocabulary that adds what people call things."""
         return [*super().sources(), file_source(VOCABULARY, str(VOCABULARY))]
@@ -110,6 +114,9 @@ class _OrderCorpus(CodeFilesCorpus):
                 yield line
                 continue
             where, first = f"{self.path.name}:{line.number}", line.code[:3]
+            if not self._fits(line):
+                yield Problem(where, f"no code of this system: expected {self._shape}", line.code)
+                continue
             if first not in begun:
                 yield from self._group(group, release)
                 group = {}
@@ -128,8 +135,13 @@ class _OrderCorpus(CodeFilesCorpus):
                 )
         yield from self._group(group, release)
 
+    @abstractmethod
+    def _fits(self, line: OrderLine) -> bool:
+        """Tell whether a line is one of this code system."""
+
+    @abstractmethod
     def _group(self, group: dict[str, OrderLine], release: str) -> Iterator[Document]:
-        raise NotImplementedError
+        """Yield the documents of the codes that begin with the same three characters."""
 
 
 class Icd10pcsCorpus(_OrderCorpus):
@@ -137,6 +149,7 @@ class Icd10pcsCorpus(_OrderCorpus):
 
     reader = "icd10pcs"
     expected = "an order file of ICD-10-PCS (icd10pcs_order_2026.txt), or its file of codes and titles"
+    _shape = "seven characters, or the three of a table"
 
     def __init__(self, path: str | Path, *, release: str = "", tables: str = "") -> None:
         """Find the files; nothing of them is read yet.
@@ -152,6 +165,9 @@ class Icd10pcsCorpus(_OrderCorpus):
         super().__init__(path, release=release)
         self._tables = existing(tables) if tables else None
         self._definitions: dict[str, str] = {}
+
+    def _fits(self, line: OrderLine) -> bool:
+        return len(line.code) == (_FULL_LENGTH if line.is_code else 3)
 
     def _paths(self) -> list[Path]:
         return [self.path, *([self._tables] if self._tables else [])]
@@ -194,6 +210,7 @@ class Icd10cmOrderCorpus(_OrderCorpus):
 
     reader = "icd10cm_order"
     expected = "an order file of ICD-10-CM (icd10cm_order_2026.txt), or its file of codes and titles"
+    _shape = "a letter, a digit and one to five characters"
 
     def __init__(self, path: str | Path, *, release: str = "", extensions: bool = False) -> None:
         """Find the file; nothing of it is read yet.
@@ -208,6 +225,9 @@ class Icd10cmOrderCorpus(_OrderCorpus):
         """
         super().__init__(path, release=release)
         self._extensions = extensions
+
+    def _fits(self, line: OrderLine) -> bool:
+        return line.code[0].isalpha() and line.code[1].isdigit()
 
     def _group(self, group: dict[str, OrderLine], release: str) -> Iterator[Document]:
         parents = {code: _above(code, group) for code in group}

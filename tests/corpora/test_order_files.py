@@ -139,6 +139,22 @@ def test_a_file_out_of_order_is_refused_with_its_line(tmp_path: Path) -> None:
         list(Icd10pcsCorpus(path).records())
 
 
+def test_a_file_of_the_other_system_is_given_up(tmp_path: Path) -> None:
+    rows = [f"G{number:02}{digit}" for number in range(100) for digit in " 0123456789"]
+    path = written(tmp_path, "\n".join(f"{code:<8}Crack" for code in sorted(rows)), "icd10cm_codes_2031.txt")
+    assert len(list(Icd10cmOrderCorpus(path))) == len(rows)
+    with pytest.raises(
+        CorpusError, match=r"1,000 of the first 1,000 records are no codes; expected an order"
+    ):
+        list(Icd10pcsCorpus(path))
+    path = written(tmp_path, "\n".join(f"0G1{number:04} Bypass" for number in range(2000)), "pcs.txt")
+    assert len(list(Icd10pcsCorpus(path))) == 2000
+    with pytest.raises(
+        CorpusError, match=r"1,000 of the first 1,000 records are no codes; expected an order"
+    ):
+        list(Icd10cmOrderCorpus(path))
+
+
 def test_an_entry_of_the_tree_is_made_of_the_document(procedures: dict[str, Document]) -> None:
     shown = describe_code(
         code_from_document(procedures["0G10AZZ"]),
