@@ -47,7 +47,10 @@ FILES = {
     "index": ("icd10cm_index", "icd10cm_index_2031.xml", INDEX),
     "neoplasm": ("icd10cm_index", "icd10cm_neoplasm_2031.xml", NEOPLASM_TABLE),
 }
-GIVEN_UP = "1,000 of the first 1,0[0-9]* records are no codes; expected|more than 100,000 lines in one stanza; expected"
+GIVEN_UP = (
+    r"1,000 of the first 1,0\d\d records are no codes; expected|"
+    r"more than 100,000 lines in one stanza; expected"
+)
 every_file = pytest.mark.parametrize("kind", FILES)
 # Those whose structure is nothing but lines: a damaged line costs its own record only.
 every_flat_file = pytest.mark.parametrize("kind", ["hcpcs", "icd10pcs", "icd10cm_order", "icd9cm", "obo"])
