@@ -12,7 +12,13 @@ from cmbert_retrieval.types import Code, Document
 
 Lookup = Callable[[str], Code | None]
 
-SYSTEM_TITLES = {"icd10cm": "ICD-10-CM"}
+SYSTEM_TITLES = {
+    "icd10cm": "ICD-10-CM",
+    "icd10pcs": "ICD-10-PCS",
+    "icd9cm": "ICD-9-CM",
+    "hcpcs": "HCPCS Level II",
+    "mesh": "MeSH",
+}
 NOTE_TITLES = {
     "excludes1": "Excludes1, never coded together with",
     "excludes2": "Excludes2, not included here",

@@ -22,9 +22,16 @@ __all__ = ["READERS", "guess_reader", "open_corpus"]
 READERS = {
     "beir": "beir:BeirCorpus",
     "datasets": "hf_datasets:DatasetsCorpus",
+    "hcpcs": "hcpcs:HcpcsCorpus",
     "icd10cm": "icd10cm:Icd10cmCorpus",
+    "icd10cm_index": "icd10cm_index:Icd10cmIndexCorpus",
+    "icd10cm_order": "order_files:Icd10cmOrderCorpus",
+    "icd10pcs": "order_files:Icd10pcsCorpus",
+    "icd9cm": "icd9cm:Icd9cmCorpus",
     "jsonl": "jsonl:JsonlCorpus",
+    "mesh": "mesh:MeshCorpus",
     "notes": "notes:NotesCorpus",
+    "ontology": "ontology:OntologyCorpus",
     "parquet": "parquet:ParquetCorpus",
     "pmc": "pmc:PmcCorpus",
     "trec": "trec:TrecCorpus",
@@ -78,6 +85,8 @@ def guess_reader(path: str | Path) -> str:
         name = path.name.lower().removesuffix(".gz")
         if name.endswith(".jsonl"):
             return "jsonl"
+        if name.endswith(".obo"):
+            return "ontology"
         if name.endswith((".xml", ".nxml", ".tar", ".tgz")):
             return "pmc"
         if name in _MIMIC_FILES:

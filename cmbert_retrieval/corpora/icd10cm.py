@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
+from cmbert_retrieval.corpora.code_documents import CODE_COLUMNS, code_document
 from cmbert_retrieval.corpora.code_names import entry_texts, official_names
 from cmbert_retrieval.corpora.files import GZIP_ERRORS, UnusableError, file_source, open_binary
 from cmbert_retrieval.corpora.lay import VOCABULARY
@@ -41,16 +42,6 @@ _NOTES = {
     "sevenChrNote": "seventh_character",
     "visualImpairment": "visual_impairment",
 }
-_LABELS = {
-    "excludes1": "Excludes1",
-    "excludes2": "Excludes2",
-    "code_first": "Code first",
-    "use_additional": "Use additional",
-    "code_also": "Code also",
-    "notes": "Note",
-    "seventh_character": "Seventh character",
-    "visual_impairment": "Visual impairment",
-}
 
 # "7th characters D and S do not apply to codes in category S06 with 6th character 7 - ..., or 8 - ..."
 _EXCEPTION = re.compile(
@@ -67,13 +58,7 @@ class Icd10cmCorpus(Corpus):
     """
 
     reader = "icd10cm"
-    columns: Mapping[str, str] = {
-        "chapter": "text",
-        "block": "text",
-        "kind": "text",
-        "billable": "boolean",
-        "system": "text",
-    }
+    columns: Mapping[str, str] = CODE_COLUMNS
 
     def __init__(self, path: str | Path = "") -> None:
         """Find the file; nothing of it is read yet.
@@ -143,7 +128,7 @@ class Icd10cmCorpus(Corpus):
         return {
             "system": "icd10cm",
             "license": "public domain",
-            "release": _release(self.path.name, _text(root.find("version"))),
+            "release": release_of(self.path.name, _text(root.find("version"))),
             "chapter": _text(chapter.find("name")) if chapter is not None else "",
             "chapter_title": _without_range(_text(chapter.find("desc")) if chapter is not None else ""),
             "block": section.get("id", ""),
@@ -194,19 +179,23 @@ def _codes(section: _Element, shared: Mapping[str, Any]) -> Iterator[tuple[_Elem
             and not any(_is_excepted(code, character, exception) for exception in exceptions)
         }
         kind = "code" if not below else "category" if len(code) == 3 else "subcategory"
-        metadata = {
-            **shared,
-            "kind": kind,
-            "parent": parent,
-            "children": [name for child in below if _CODE.fullmatch(name := _text(child.find("name")))],
-            "billable": kind == "code" and not allowed,
-            "terms": terms,
-            "notes": notes,
-            "seventh": allowed,
-        }
-        text = _readable(title, terms, notes, allowed)
-        entries = tuple(entry_texts(official_names(title, terms)))
-        yield element, code, Document(code, text, title, metadata, entries=entries)
+        yield (
+            element,
+            code,
+            code_document(
+                code,
+                title,
+                shared,
+                kind=kind,
+                entries=entry_texts(official_names(title, terms)),
+                parent=parent,
+                children=[name for child in below if _CODE.fullmatch(name := _text(child.find("name")))],
+                billable=kind == "code" and not allowed,
+                terms=terms,
+                notes=notes,
+                seventh=allowed,
+            ),
+        )
 
 
 def _seventh(definitions: Iterable[_Element]) -> tuple[dict[str, str], list[str]]:
@@ -236,23 +225,6 @@ def _is_excepted(code: str, character: str, exception: re.Match[str]) -> bool:
     )
 
 
-def _readable(
-    title: str, terms: list[str], notes: Mapping[str, list[str]], seventh: Mapping[str, str]
-) -> str:
-    lines = [title]
-    if terms:
-        lines.append(f"Includes: {_joined(terms)}")
-    lines += [f"{_LABELS.get(name, name)}: {_joined(note)}" for name, note in notes.items()]
-    if seventh and "seventh_character" not in notes:
-        lines.append(f"Seventh character: one of {', '.join(seventh)}")
-    return "\n".join(lines)
-
-
-def _joined(lines: list[str]) -> str:
-    """Return the lines as one; after a heading (``any associated:``) follows what it is about."""
-    return "; ".join(lines).replace(":; ", ": ")
-
-
 def _lines(elements: Iterable[_Element]) -> list[str]:
     """Return the lines of note elements; of one with an inner structure, one line a part."""
     return [line for element in elements for part in element if (line := _text(part))]
@@ -269,7 +241,7 @@ def _without_range(title: str) -> str:
     return re.sub(r"\s*\([A-Z][0-9A-Z]+(-[A-Z][0-9A-Z]+)?\)$", "", title)
 
 
-def _release(name: str, version: str) -> str:
+def release_of(name: str, version: str) -> str:
     """Return the release as its publisher names it: by date where the file's name has one, else by year."""
     if date := _DATE.search(name):
         return f"{date[1].capitalize()} {int(date[2])} {date[3]}"

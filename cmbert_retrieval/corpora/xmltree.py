@@ -72,7 +72,7 @@ def parse_xml(data: bytes) -> etree._Element:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
         line = error.lineno or 0
-        raise XmlError(f"not well-formed XML ({_reason(error)})", line) from None
+        raise XmlError(f"not well-formed XML ({xml_reason(error)})", line) from None
     except (ValueError, LookupError):
         raise XmlError("not well-formed XML (unknown encoding)", 1) from None
     dtd: Any = root.getroottree().docinfo.internalDTD
@@ -84,7 +84,8 @@ def parse_xml(data: bytes) -> etree._Element:
     return root
 
 
-def _reason(error: etree.XMLSyntaxError) -> str:
+def xml_reason(error: etree.XMLSyntaxError) -> str:
+    """Return why XML is not well-formed, without quoting its text."""
     code = int(getattr(error, "code", 0) or 0)
     name = etree.ErrorTypes._getName(code, "")
     # libxml2's own message may quote the text (as the "attribute" in "p <John Smith"), so only tag names are

@@ -48,6 +48,7 @@ def test_a_path_where_nothing_is_is_an_error_that_names_it(reader: str, tmp_path
 def test_every_reader_tells_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("")
     (tmp_path / "a.txt").write_text("")
+    (tmp_path / "a.obo").write_text("")
     paths = {
         "pmc": PMC,
         "jsonl": tmp_path / "corpus.jsonl",
@@ -55,6 +56,13 @@ def test_every_reader_tells_its_own_name(tmp_path: Path) -> None:
         "icd10cm": "",
         "notes": tmp_path,
         "trec": tmp_path,
+        "hcpcs": tmp_path / "a.obo",
+        "icd10cm_index": tmp_path / "a.obo",
+        "icd10cm_order": tmp_path / "a.obo",
+        "icd10pcs": tmp_path / "a.obo",
+        "icd9cm": tmp_path / "a.obo",
+        "mesh": tmp_path / "a.obo",
+        "ontology": tmp_path / "a.obo",
     }
     assert set(paths) | NEED_AN_EXTRA == set(READERS)
     for name, path in paths.items():
@@ -67,6 +75,8 @@ def test_every_reader_tells_its_own_name(tmp_path: Path) -> None:
         ("a.jsonl", "jsonl"),
         ("a.jsonl.gz", "jsonl"),
         ("a.tar.gz", "pmc"),
+        ("a.obo", "ontology"),
+        ("a.obo.gz", "ontology"),
         ("a.tgz", "pmc"),
         ("a.nxml", "pmc"),
         ("a.XML", "pmc"),
