@@ -24,6 +24,7 @@ READERS = {
     "icd10cm": "icd10cm:Icd10cmCorpus",
     "jsonl": "jsonl:JsonlCorpus",
     "pmc": "pmc:PmcCorpus",
+    "pubmed": "pubmed:PubmedCorpus",
 }
 """Reader's name -> ``module:class`` in this package."""
 
@@ -56,11 +57,13 @@ def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
 
 
 def guess_reader(path: str | Path) -> str:
-    """Return the name of the reader that ``path`` looks made for, by names alone.
+    """Return the name of the reader that ``path`` looks made for, by names; of XML also by the first tag.
 
     Raises:
         CorpusError: nothing is there, or nothing that a reader is known to read.
     """
+    from cmbert_retrieval.corpora.pubmed_files import looks_like_pubmed
+
     path = Path(path)
     if not path.exists():
         raise CorpusError(f"{path}: no such file or folder")
@@ -69,11 +72,11 @@ def guess_reader(path: str | Path) -> str:
         if name.endswith(".jsonl"):
             return "jsonl"
         if name.endswith((".xml", ".nxml", ".tar", ".tgz")):
-            return "pmc"
+            return "pubmed" if looks_like_pubmed(path) else "pmc"
     elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         return "beir"
     elif _looks_like_pmc(path):
-        return "pmc"
+        return "pubmed" if looks_like_pubmed(path) else "pmc"
     names = ", ".join(sorted(READERS))
     raise CorpusError(f"{path}: cannot tell the format; name the reader: --from READER:{path} ({names})")
 
