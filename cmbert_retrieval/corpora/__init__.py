@@ -75,8 +75,10 @@ def guess_reader(path: str | Path) -> str:
             return "pubmed" if looks_like_pubmed(path) else "pmc"
     elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         return "beir"
+    elif looks_like_pubmed(path):
+        return "pubmed"
     elif _looks_like_pmc(path):
-        return "pubmed" if looks_like_pubmed(path) else "pmc"
+        return "pmc"
     names = ", ".join(sorted(READERS))
     raise CorpusError(f"{path}: cannot tell the format; name the reader: --from READER:{path} ({names})")
 

@@ -95,14 +95,18 @@ def looks_like_pubmed(path: Path) -> bool:
     from cmbert_retrieval.corpora.pubmed_stream import RECORDS, SETS, read_head, root_name
 
     if path.is_dir():
-        found = sorted(
-            entry for pattern in ("*.xml", "*.xml.gz", "*/*.xml.gz") for entry in path.glob(pattern)
-        )
-        if any(file_number(entry.name) for entry in found):
-            return True
-        if not found:
+        names: list[str] = []
+        # Not deeper: a folder of PMC may hold millions of others.
+        for folder in (path, path / "baseline", path / "updatefiles"):
+            for entry in folder.iterdir() if folder.is_dir() else ():
+                if file_number(entry.name):
+                    return True
+                if re.fullmatch(r"PMC\d+\.\d+", entry.name):
+                    return False
+                names += [entry.name] if folder == path and entry.name.lower().endswith(_SUFFIXES) else []
+        if not names:
             return False
-        path = found[0]
+        path = path / min(names)
     if file_number(path.name):
         return True
     if not path.name.lower().endswith(_SUFFIXES):

@@ -198,13 +198,18 @@ class _Window:
         )
 
     def _more(self) -> bool:
-        """Read another block behind what is there; tell whether there was one."""
-        if self._broken:
+        """Read another block behind what is there, which is needed; tell whether there was one."""
+        more = self._load()
+        if self._broken and not more:
             raise self.failure(self._broken)
+        return more
+
+    def _load(self) -> bool:
+        """Read another block behind what is there; tell whether there was one."""
         parts: list[bytes] = []
         size = 0
         try:
-            while not self._ended and size < _BLOCK:
+            while not self._ended and not self._broken and size < _BLOCK:
                 part = _read_some(self._stream, _BLOCK)
                 parts.append(part)
                 size += len(part)
@@ -213,8 +218,6 @@ class _Window:
             self._broken = "truncated or damaged gzip data"
         except OSError as error:
             self._broken = f"cannot be read ({error.strerror or type(error).__name__})"
-        if self._broken and not size:
-            raise self.failure(self._broken)
         self._data = b"".join((self._data[self._position :], *parts))
         self._position = 0
         return size > 0
@@ -241,7 +244,7 @@ class _Window:
             if self._position == len(self._data):
                 self.at_end = True
                 return self.line, ""
-            while len(self._data) - self._position < HEAD_BYTES and self._more():
+            while len(self._data) - self._position < HEAD_BYTES and self._load():
                 pass
             data, here = self._data, self._position
             if _RECORD.match(data, here):

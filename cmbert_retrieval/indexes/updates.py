@@ -131,24 +131,26 @@ class _History:
 
     def __init__(self, manifest: Manifest, *, force: bool) -> None:
         self._force = force
-        self._checksums = {str(source["checksum"]) for source in manifest.sources}
-        numbers = (file_number(str(source["path"])) for source in manifest.sources)
-        self._numbers = {number for number in numbers if number is not None}
+        # Not by the content alone: two days may have the same deletions, or nothing at all.
+        self._applied = {
+            (file_number(str(source["path"])), str(source["checksum"])) for source in manifest.sources
+        }
+        self._numbers = {number for number, _ in self._applied if number is not None}
 
     def take(self, path: Path) -> bool:
-        """Note that a file is applied next; return False where one of this content was, whatever its name.
+        """Note that a file is applied next; return False where it was applied already.
 
         Raises:
             IndexMismatchError: it does not follow on the last one.
         """
-        checksum = file_source(path, str(path)).checksum
-        if checksum in self._checksums:
-            return False
         number = file_number(path.name)
+        file = (number, file_source(path, str(path)).checksum)
+        if file in self._applied:
+            return False
         reason = "" if self._force else self._objection(number)
         if reason:
             raise IndexMismatchError(f"{path.name}: {reason}")
-        self._checksums.add(checksum)
+        self._applied.add(file)
         if number is not None:
             self._numbers.add(number)
         return True

@@ -14,7 +14,7 @@ PMC = Path(__file__).parents[1] / "fixtures" / "pmc"
 
 def test_an_unknown_reader_is_an_error_that_names_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown reader 'jsonnl'.*beir, icd10cm, jsonl, pmc; did you mean 'jsonl'"
+        ConfigError, match=r"unknown reader 'jsonnl'.*beir, icd10cm, jsonl, pmc, pubmed; did you mean 'jsonl'"
     ):
         open_corpus("jsonnl", PMC)
 
@@ -31,7 +31,7 @@ def test_path_is_no_option() -> None:
         open_corpus("pmc", PMC, **{"path": "elsewhere"})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("reader", ["pmc", "jsonl", "beir"])
+@pytest.mark.parametrize("reader", ["pmc", "pubmed", "jsonl", "beir"])
 def test_a_path_where_nothing_is_is_an_error_that_names_it(reader: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"nowhere.*no such file or folder"):
         open_corpus(reader, tmp_path / "nowhere")
@@ -39,7 +39,13 @@ def test_a_path_where_nothing_is_is_an_error_that_names_it(reader: str, tmp_path
 
 def test_every_reader_tells_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("")
-    paths = {"pmc": PMC, "jsonl": tmp_path / "corpus.jsonl", "beir": tmp_path, "icd10cm": ""}
+    paths = {
+        "pmc": PMC,
+        "pubmed": PMC.with_name("pubmed"),
+        "jsonl": tmp_path / "corpus.jsonl",
+        "beir": tmp_path,
+        "icd10cm": "",
+    }
     assert set(paths) == set(READERS)
     for name, path in paths.items():
         assert open_corpus(name, path).reader == name
@@ -80,7 +86,7 @@ def test_the_reader_of_a_folder_is_guessed_by_what_is_in_it(inside: str, reader:
 
 def test_what_cannot_be_guessed_is_an_error_that_says_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
-    with pytest.raises(CorpusError, match=r"--from READER:.*a\.csv \(beir, icd10cm, jsonl, pmc\)"):
+    with pytest.raises(CorpusError, match=r"--from READER:.*a\.csv \(beir, icd10cm, jsonl, pmc, pubmed\)"):
         guess_reader(tmp_path / "a.csv")
     with pytest.raises(CorpusError, match="--from READER:"):
         guess_reader(tmp_path)
