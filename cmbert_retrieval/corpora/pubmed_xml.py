@@ -41,6 +41,7 @@ _LISTS = (
     "keywords",
     "chemicals",
 )
+_ONCE = ("chemicals", "keywords", "language", "mesh_major", "types")
 
 
 def parse_record(data: bytes, declaration: bytes = b"") -> etree._Element:
@@ -118,9 +119,12 @@ class _Reader:
             sections.append(Section(start, start + len(text), path, "abstract"))
             paragraphs.append(text)
             start += len(text) + 2
-        # All but the ids, which are parallel to the descriptors: each value once.
-        values = {name: list(dict.fromkeys(texts)) for name, texts in self._lists.items()}
-        metadata = dict(sorted({**found, **values, "mesh_ids": self._lists["mesh_ids"]}.items()))
+        # Two authors may have one name; a keyword that stands twice says no more than once.
+        lists = {
+            name: list(dict.fromkeys(texts)) if name in _ONCE else texts
+            for name, texts in self._lists.items()
+        }
+        metadata = dict(sorted({**found, **lists}.items()))
         return Document(found["pmid"], "\n\n".join(paragraphs), self._title, metadata, tuple(sections))
 
     def _text(self, element: etree._Element) -> str:
