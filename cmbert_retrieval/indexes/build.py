@@ -168,6 +168,10 @@ class SegmentBuild:
 
     def _known_metadata(self, id: str) -> Mapping[str, Any]:
         """Return the metadata of the revision before, which may tell of a version or a retraction."""
+        try:
+            id.encode()
+        except UnicodeEncodeError:
+            return {}  # half a surrogate pair cannot even be looked up
         if self._seen(id):
             if not self._live_rows(id):
                 return {}
