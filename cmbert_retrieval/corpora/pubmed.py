@@ -16,7 +16,7 @@ from cmbert_retrieval.errors import CorpusError
 logger = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 16 * 2**20
-"""Size above which a record is not read. The largest, with thousands of authors, have a fourth of it."""
+"""Size above which a record is not read: room for tens of thousands of authors with their affiliations."""
 
 
 class PubmedCorpus(Corpus):

@@ -172,15 +172,15 @@ class SegmentBuild:
             id.encode()
         except UnicodeEncodeError:
             return {}  # half a surrogate pair cannot even be looked up
-        if self._seen(id):
-            if not self._live_rows(id):
-                return {}
-            numbers = self._pending.numbers.get(id)
-            stored = self._pending.documents[numbers[-1]][4] if numbers else self._shards.metadata_of(id)
-            known: Mapping[str, Any] = json.loads(stored) if stored else {}
-            return known
-        before = self._base.get(id) if self._base is not None else None
-        return before.metadata if before is not None and self._live_rows(id) else {}
+        number = self._number_of(id)
+        if number is None:
+            before = self._base.get(id) if self._base is not None else None
+            return before.metadata if before is not None and self._live_rows(id) else {}
+        if not self._live_rows(id):
+            return {}
+        pending = self._pending.documents.get(number)
+        known: Mapping[str, Any] = json.loads(pending[4] if pending else self._shards.metadata_of(number))
+        return known
 
     def _note(self, kind: str, example: str) -> None:
         self.report.note(kind, example, strict=self._strict)
@@ -225,7 +225,7 @@ class SegmentBuild:
         """Put a document without its rows into the shard and retire what it replaces; return its number."""
         pending = self._pending
         live = self._live_rows(document.id)
-        if live and self._seen(document.id):
+        if live and self._number_of(document.id) is not None:
             self._note("duplicates", document.id)
             self.report.documents -= 1
         elif live:
@@ -233,7 +233,7 @@ class SegmentBuild:
         pending.dead.update(live)
         number = 1 + max(self._shards.last_document(), next(reversed(pending.documents), -1))
         pending.documents[number] = (number, document.id, document.title, document.text, *stored, digest)
-        pending.numbers.setdefault(document.id, []).append(number)
+        pending.numbers[document.id] = number
         for column, value, problem in encode_all(self._plan.columns, document.metadata):
             if problem:
                 self._note("unusable_values", f"{document.id}: {problem}")
@@ -242,8 +242,10 @@ class SegmentBuild:
         self.report.documents += 1
         return number
 
-    def _seen(self, id: str) -> bool:
-        return id in self._pending.numbers or self._shards.holds(id)
+    def _number_of(self, id: str) -> int | None:
+        """Return the number of the last revision of a document in this build, None where there is none."""
+        number = self._pending.numbers.get(id)
+        return self._shards.number_of(id) if number is None else number
 
     def _delete(self, record: Record) -> None:
         """Retire whatever is alive of a document, here and in the index, unless it is of a later version."""
@@ -254,17 +256,18 @@ class SegmentBuild:
             self.report.deleted += 1
 
     def _live_rows(self, id: str) -> list[int]:
-        """Return the rows of the document with this id that are alive at this point of the build."""
+        """Return the rows of the document with this id, if it is alive at this point of the build."""
         rows: list[int] = []
-        if self._seen(id):
+        # Only the last revision can be alive: it retired those before it.
+        number = self._number_of(id)
+        if number is not None:
             # By number, not by what is pending under this id: the first rows of a revision may be stored
             # already, and the document with them, while its others wait for the next shard.
-            numbers = {*self._pending.numbers.get(id, ()), *self._shards.numbers_of(id)}
-            rows = [row.row for row in self._pending.rows if row.document in numbers]
-            rows += self._shards.rows_of(id)
+            rows = self._shards.rows_of(number)
+            rows += [row.row for row in self._pending.rows if row.document == number]
         elif self._base is not None and (old := self._base.find(id)):
             rows = list(old[1])
-        return [row for row in rows if not self._is_dead(row)]
+        return rows if rows and not self._is_dead(min(rows)) else []  # they die together
 
     def _is_dead(self, row: int) -> bool:
         return row in self._pending.dead or self._shards.is_dead(row)

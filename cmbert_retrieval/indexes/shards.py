@@ -50,7 +50,7 @@ class Pending:
 
     Attributes:
         documents: number -> what SQLite stores of the document.
-        numbers: id -> numbers of its revisions among ``documents``.
+        numbers: id -> number of its last revision among ``documents``.
         rows: in order.
         values: ``(column, value, document)``.
         dead: rows that these documents replace, or that were deleted between them.
@@ -58,7 +58,7 @@ class Pending:
     """
 
     documents: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    numbers: dict[str, list[int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     rows: list[store.Row] = field(default_factory=list)
     values: list[tuple[int, Any, int]] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)
@@ -157,30 +157,22 @@ class ShardStore:
         (last,) = self._connection.execute("SELECT coalesce(max(document), -1) FROM documents").fetchone()
         return int(last)
 
-    def holds(self, id: str) -> bool:
-        """Tell whether a document with this id is stored."""
-        return bool(self._connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,)).fetchone())
+    def number_of(self, id: str) -> int | None:
+        """Return the number of the last stored revision of a document; None where there is none."""
+        (number,) = self._connection.execute(
+            "SELECT max(document) FROM documents WHERE id = ?", (id,)
+        ).fetchone()
+        return None if number is None else int(number)
 
-    def numbers_of(self, id: str) -> list[int]:
-        """Return the numbers of all stored revisions with this id."""
-        return [
-            number
-            for (number,) in self._connection.execute("SELECT document FROM documents WHERE id = ?", (id,))
-        ]
-
-    def rows_of(self, id: str) -> list[int]:
-        """Return the stored rows of all revisions with this id."""
-        found = self._connection.execute(
-            "SELECT row FROM rows JOIN documents USING (document) WHERE id = ?", (id,)
-        )
+    def rows_of(self, number: int) -> list[int]:
+        """Return the stored rows of a document by its number."""
+        found = self._connection.execute("SELECT row FROM rows WHERE document = ?", (number,))
         return [row for (row,) in found]
 
-    def metadata_of(self, id: str) -> str | None:
-        """Return the metadata of the last stored revision with this id, as JSON."""
-        found = self._connection.execute(
-            "SELECT metadata FROM documents WHERE id = ? ORDER BY document DESC LIMIT 1", (id,)
-        ).fetchone()
-        return found[0] if found else None
+    def metadata_of(self, number: int) -> str:
+        """Return the metadata of a document by its number, as JSON."""
+        found = self._connection.execute("SELECT metadata FROM documents WHERE document = ?", (number,))
+        return str(found.fetchone()[0])
 
     # --- storing and encoding ---
 
