@@ -21,7 +21,7 @@ HEAD_BYTES = 2**16
 """Within so many bytes of its beginning a file has to show what it is."""
 
 _BLOCK = 2**18
-_HOPELESS = 2**30  # a record of more bytes ends the file: a packed file of a few MB may hold thousands of GB
+_HOPELESS = 2**30  # a record of more bytes ends the file: a few packed MB can be GB of one
 _WHITE = re.compile(rb"[ \t\r\n]*")
 _TAG = re.compile(rb"<(/?)([A-Za-z_][\w.:-]{0,99})(?=[\s/>])")
 _RECORD = re.compile(rb"<(?:%s)(?=[\s/>])" % "|".join(RECORDS).encode())
@@ -141,7 +141,11 @@ class PubmedStream:
         Raises:
             CorpusError: the file ends too early or is damaged; all records before that have been yielded.
         """
-        with open_binary(self.path) as stream:
+        try:
+            opened = open_binary(self.path)
+        except UnusableError as error:
+            raise CorpusError(f"{self.path.name}: {error}") from None
+        with opened as stream:
             window = _Window(stream, self.path.name, self._max_bytes, after or Place())
             if after is not None and after.offset and self._is_set:
                 window.open_sets = 1
