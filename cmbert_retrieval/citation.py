@@ -15,7 +15,9 @@ def cite(document: Document) -> str:
     places = (metadata.get("journal"), metadata.get("year"))
     where = " ".join(str(part) for part in places if _is_plain(part) or (isinstance(part, int) and part))
     ids = [document.id]
-    if metadata.get("pmid") and f"pmid:{metadata['pmid']}" != document.id:
+    if metadata.get("pmid") == document.id:
+        ids = [f"PMID {document.id}"]  # a bare number would not say what it is
+    elif metadata.get("pmid") and f"pmid:{metadata['pmid']}" != document.id:
         ids.append(f"PMID {metadata['pmid']}")
     if metadata.get("doi"):
         ids.append(f"doi:{metadata['doi']}")

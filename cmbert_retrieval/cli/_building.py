@@ -90,6 +90,8 @@ def print_report(report: Report, root: Path, *, as_json: bool, done: str = "adde
     parts = [f"{plural(report.deleted if done == 'deleted' else report.documents, 'document')} {done}"]
     if report.rows:
         parts.append(plural(report.rows, "row"))
+    if report.deleted and done != "deleted":
+        parts.append(f"{report.deleted:,} deleted")
     if report.encoded:
         parts.append(f"{report.encoded:,} encoded")
     typer.echo(f"{root}: {', '.join(parts)} (commit {report.commit})")

@@ -1,4 +1,4 @@
-"""``cmbert index``: build an index, add to it, delete from it, look at it, check it, tidy it."""
+"""``cmbert index``: build an index, add to it, update it, delete from it, look at it, check it, tidy it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ Restart = Annotated[bool, typer.Option(help="Throw away what an unfinished run d
 Sources = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="READER:PATH", help="What to read: pmc:DIR, jsonl:FILE, beir:DIR, icd10cm."
+        "--from",
+        metavar="READER:PATH",
+        help="What to read: pmc:DIR, pubmed:DIR, jsonl:FILE, beir:DIR, icd10cm.",
     ),
 ]
 Settings = Annotated[
@@ -146,6 +148,50 @@ def _existing(index: Path) -> Path:
 
     read_manifest(index)  # an error that speaks of indexes, where a name would be looked up on the hub
     return index
+
+
+@app.command()
+def update(
+    index: IndexFolder,
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Update files of PubMed, or folders of them, in any order.", show_default=False),
+    ],
+    encoder: Annotated[str | None, typer.Option(help="Another copy of the index's encoder.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to encode: cpu, cuda, mps. [default: the recipe's]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Apply files behind a gap, older ones, or ones without a number.")
+    ] = False,
+    strict: Strict = False,
+    restart: Restart = False,
+    as_json: Json = False,
+) -> None:
+    """Apply PubMed's update files, which add, replace and delete records; each file once, in its order."""
+    from cmbert_retrieval.indexes.manifest import read_manifest
+    from cmbert_retrieval.indexes.updates import plan_updates, update_index
+
+    done = plan_updates(index, read_manifest(index), files, force=force)
+    if any(not update.applied for update in done):
+        opened = _encoder_of(index, encoder, device=device, as_built=True)
+        with BuildProgress(encodes=opened is not None) as progress:
+            done = update_index(
+                index, files, opened, force=force, strict=strict, restart=restart, notify=progress
+            )
+    if as_json:
+        parts = [
+            {"file": str(one.path), "applied": one.report is not None}
+            | (one.report.to_json() if one.report else {})
+            for one in done
+        ]
+        print_json({"index": str(index), "commit": read_manifest(index).commit, "files": parts})
+        return
+    for one in done:
+        if one.report is None:
+            typer.echo(f"{one.path}: was applied already; nothing changed")
+        else:
+            print_report(one.report, one.path, as_json=False)
 
 
 @app.command()

@@ -34,6 +34,7 @@ READERS = {
     "ontology": "ontology:OntologyCorpus",
     "parquet": "parquet:ParquetCorpus",
     "pmc": "pmc:PmcCorpus",
+    "pubmed": "pubmed:PubmedCorpus",
     "trec": "trec:TrecCorpus",
 }
 """Reader's name -> ``module:class`` in this package."""
@@ -73,11 +74,13 @@ _MIMIC_FILES = frozenset({"discharge.csv", "radiology.csv", "noteevents.csv"})
 
 
 def guess_reader(path: str | Path) -> str:
-    """Return the name of the reader that ``path`` looks made for, by names alone.
+    """Return the name of the reader that ``path`` looks made for, by names; of XML also by the first tag.
 
     Raises:
         CorpusError: nothing is there, or nothing that a reader is known to read.
     """
+    from cmbert_retrieval.corpora.pubmed_files import looks_like_pubmed
+
     path = Path(path)
     if not path.exists():
         raise CorpusError(f"{path}: no such file or folder")
@@ -88,7 +91,7 @@ def guess_reader(path: str | Path) -> str:
         if name.endswith(".obo"):
             return "ontology"
         if name.endswith((".xml", ".nxml", ".tar", ".tgz")):
-            return "pmc"
+            return "pubmed" if looks_like_pubmed(path) else "pmc"
         if name in _MIMIC_FILES:
             return "notes"
         if name.endswith(".parquet"):
@@ -103,6 +106,8 @@ def guess_reader(path: str | Path) -> str:
         return "parquet"
     elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         return "beir"
+    elif looks_like_pubmed(path):
+        return "pubmed"
     elif _looks_like_pmc(path):
         return "pmc"
     names = ", ".join(sorted(READERS))

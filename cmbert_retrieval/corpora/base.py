@@ -23,15 +23,19 @@ class Record:
 
     Attributes:
         cursor: where reading goes on after this record. Same files, same cursors.
-        document: what was read, or None when the record was unusable.
+        document: what was read, or None when the record was unusable or says that a document is gone.
         problem: why it was unusable, as one line with file and line or record (never the text itself).
-        id: the id of the unusable record, as far as it is known.
+        id: the id of the unusable record, as far as it is known, or of the document that is gone.
+        deleted: the source has removed the document ``id``: no copy of it counts that came before.
+        version: the latest version of the document that is gone, where that is said; later ones stay.
     """
 
     cursor: Cursor
     document: Document | None
     problem: str | None = None
     id: str = ""
+    deleted: bool = False
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class Corpus(ABC):
     columns: Mapping[str, str] = {}
     """Filter columns of an index of this corpus, unless a recipe declares others: name -> type."""
 
+    knows_retractions: bool = False
+    """Whether a record that tells of no retraction takes back what an earlier copy told."""
+
     @abstractmethod
     def records(self, after: Cursor | None = None) -> Iterator[Record]:
         """Yield records in a fixed order, beginning behind ``after``.
@@ -84,16 +91,25 @@ class Corpus(ABC):
         return None
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield the documents; unusable records are logged and left out."""
+        """Yield the documents; unusable records are logged and left out.
+
+        Deletions are counted and logged: only an index can carry them out.
+        """
+        deletions = 0
         for record in self.records():
             if record.document is not None:
                 yield record.document
+            elif record.deleted:
+                deletions += 1
             else:
                 logger.warning("%s; skipped", record.problem)
+        if deletions:
+            logger.warning("%d deletions are not carried out: a stream keeps no documents", deletions)
 
     def strictly(self) -> Iterator[Document]:
         """Yield the documents; the first unusable record raises ``CorpusError``."""
         for record in self.records():
-            if record.document is None:
+            if record.document is not None:
+                yield record.document
+            elif not record.deleted:
                 raise CorpusError(str(record.problem))
-            yield record.document

@@ -253,8 +253,8 @@ def _person(name: etree._Element, walker: TextWalker) -> str:
     family = walker.flat(surname) if surname is not None else ""
     if not family:
         return walker.flat(name)
-    initials = (given.get("initials") or _initials(walker.flat(given))) if given is not None else ""
-    return f"{family} {initials}".strip()
+    letters = (given.get("initials") or initials(walker.flat(given))) if given is not None else ""
+    return f"{family} {letters}".strip()
 
 
 def _group_name(collab: etree._Element, walker: TextWalker) -> str:
@@ -267,7 +267,8 @@ def _group_name(collab: etree._Element, walker: TextWalker) -> str:
     return clean(" ".join(parts)).strip(" ,;:")
 
 
-def _initials(given: str) -> str:
+def initials(given: str) -> str:
+    """Return "JW" for "John W." and for "John-William"."""
     parts = re.split(r"[\s.-]+", given)
     return "".join(part if part.isupper() and len(part) <= 3 else part[:1].upper() for part in parts)
 

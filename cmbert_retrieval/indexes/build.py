@@ -78,6 +78,7 @@ class SegmentBuild:
         self._plan, self._base = plan, base
         self._strict, self._notify = strict, notify
         self._pending = Pending()
+        self._knows_retractions = False
         self.report = Report()
         if folder.exists():
             _check_pins(folder, plan.pins)
@@ -88,7 +89,7 @@ class SegmentBuild:
         self._shards = ShardStore(folder, plan.encoder, base, notify)
 
     def dead_rows(self) -> NDArray[np.int64]:
-        """Return the rows, of any segment, that this build replaces."""
+        """Return the rows, of any segment, that this build replaces or deletes."""
         return self._shards.dead_rows()
 
     def size(self) -> tuple[int, int]:
@@ -101,6 +102,7 @@ class SegmentBuild:
 
     def run(self, corpus: Corpus) -> None:
         """Read, store and encode what is missing, then mark the segment as finished."""
+        self._knows_retractions = corpus.knows_retractions
         done = self._shards.progress(self._plan.first_row)
         self.report = done.report
         rows = done.next_row - self._plan.first_row
@@ -111,10 +113,13 @@ class SegmentBuild:
         self.report.encoded += self._shards.encode_missing()
         if not done.finished:
             self._read(corpus, done.cursor, done.partial, done.next_row)
-            self._shards.finish(self.report)
 
     def _read(self, corpus: Corpus, cursor: Cursor | None, partial: int, next_row: int) -> None:
         for record in corpus.records(after=cursor):
+            if record.deleted:
+                self._delete(record)
+                cursor = record.cursor
+                continue
             document, metadata, sections = self._usable(record)
             if document is not None:
                 spans = self._plan.row_texts(document)
@@ -124,6 +129,7 @@ class SegmentBuild:
                 partial = 0
             cursor = record.cursor
         self._flush(cursor, 0)
+        self._shards.finish(self.report, self._pending.dead)
 
     def _usable(self, record: Record) -> tuple[Document | None, str, str]:
         """Return the document and its JSON texts, or None with the reason counted."""
@@ -131,11 +137,12 @@ class SegmentBuild:
         if document is None:
             self._note("skipped", str(record.problem))
             return None, "", ""
-        known = self._known_metadata(document)
+        known = self._known_metadata(document.id)
         if is_older(document, known):
             self._note("outdated", document.id)
             return None, "", ""
-        document = with_known_retraction(document, known)
+        if not self._knows_retractions:
+            document = with_known_retraction(document, known)
         try:
             metadata, sections = store.document_json(document)
             texts = (document.id, document.title, document.text, metadata, sections, *document.entries)
@@ -159,12 +166,21 @@ class SegmentBuild:
             return None, "", ""
         return document, metadata, sections
 
-    def _known_metadata(self, document: Document) -> Mapping[str, Any]:
-        """Return the metadata of the revision in the index, which may tell of a version or a retraction."""
-        if self._base is None:
+    def _known_metadata(self, id: str) -> Mapping[str, Any]:
+        """Return the metadata of the revision before, which may tell of a version or a retraction."""
+        try:
+            id.encode()
+        except UnicodeEncodeError:
+            return {}  # half a surrogate pair cannot even be looked up
+        number = self._number_of(id)
+        if number is None:
+            before = self._base.get(id) if self._base is not None else None
+            return before.metadata if before is not None and self._live_rows(id) else {}
+        if not self._live_rows(id):
             return {}
-        known = self._base.get(document.id)
-        return known.metadata if known is not None else {}
+        pending = self._pending.documents.get(number)
+        known: Mapping[str, Any] = json.loads(pending[4] if pending else self._shards.metadata_of(number))
+        return known
 
     def _note(self, kind: str, example: str) -> None:
         self.report.note(kind, example, strict=self._strict)
@@ -182,10 +198,10 @@ class SegmentBuild:
         """Put a document's rows into the shard, writing it whenever it is full; return the next row."""
         digest = store.document_hash(document, *stored)
         old = self._base.find(document.id) if self._base else None
-        if old and old[0] == digest and not self._seen(document.id):
+        if old and old[0] == digest and not self._is_dead(min(old[1])):
             self.report.unchanged += 1
             return next_row
-        number = self._shards.last_document() if partial else self._begin(document, stored, digest, old)
+        number = self._shards.last_document() if partial else self._begin(document, stored, digest)
         vectors_by_hash = {digest: row for row, digest in old[1].items()} if old else {}
         for place, (start, end, entry, title) in enumerate(spans):
             if place < partial:
@@ -205,25 +221,19 @@ class SegmentBuild:
         self._notify("documents", 1)
         return next_row
 
-    def _begin(
-        self,
-        document: Document,
-        stored: tuple[str, str],
-        digest: bytes,
-        old: tuple[bytes, dict[int, bytes]] | None,
-    ) -> int:
+    def _begin(self, document: Document, stored: tuple[str, str], digest: bytes) -> int:
         """Put a document without its rows into the shard and retire what it replaces; return its number."""
         pending = self._pending
-        if self._seen(document.id):
+        live = self._live_rows(document.id)
+        if live and self._number_of(document.id) is not None:
             self._note("duplicates", document.id)
             self.report.documents -= 1
-            pending.dead += self._rows_of_duplicate(document.id)
-        elif old:
+        elif live:
             self.report.replaced += 1
-            pending.dead += old[1]
+        pending.dead.update(live)
         number = 1 + max(self._shards.last_document(), next(reversed(pending.documents), -1))
         pending.documents[number] = (number, document.id, document.title, document.text, *stored, digest)
-        pending.numbers.setdefault(document.id, []).append(number)
+        pending.numbers[document.id] = number
         for column, value, problem in encode_all(self._plan.columns, document.metadata):
             if problem:
                 self._note("unusable_values", f"{document.id}: {problem}")
@@ -232,21 +242,43 @@ class SegmentBuild:
         self.report.documents += 1
         return number
 
-    def _seen(self, id: str) -> bool:
-        return id in self._pending.numbers or self._shards.holds(id)
+    def _number_of(self, id: str) -> int | None:
+        """Return the number of the last revision of a document in this build, None where there is none."""
+        number = self._pending.numbers.get(id)
+        return self._shards.number_of(id) if number is None else number
 
-    def _rows_of_duplicate(self, id: str) -> list[int]:
-        # By number, not by what is pending under this id: the first rows of a revision may be stored already,
-        # and the document with them, while its others wait for the next shard.
-        numbers = {*self._pending.numbers.get(id, ()), *self._shards.numbers_of(id)}
-        return [row.row for row in self._pending.rows if row.document in numbers] + self._shards.rows_of(id)
+    def _delete(self, record: Record) -> None:
+        """Retire whatever is alive of a document, here and in the index, unless it is of a later version."""
+        rows = self._live_rows(record.id)
+        known = self._known_metadata(record.id).get("version") if record.version is not None else None
+        if rows and not (isinstance(known, int) and record.version is not None and record.version < known):
+            self._pending.dead.update(rows)
+            self.report.deleted += 1
+
+    def _live_rows(self, id: str) -> list[int]:
+        """Return the rows of the document with this id, if it is alive at this point of the build."""
+        rows: list[int] = []
+        # Only the last revision can be alive: it retired those before it.
+        number = self._number_of(id)
+        if number is not None:
+            # By number, not by what is pending under this id: the first rows of a revision may be stored
+            # already, and the document with them, while its others wait for the next shard.
+            rows = self._shards.rows_of(number)
+            rows += [row.row for row in self._pending.rows if row.document == number]
+        elif self._base is not None and (old := self._base.find(id)):
+            rows = list(old[1])
+        return rows if rows and not self._is_dead(min(rows)) else []  # they die together
+
+    def _is_dead(self, row: int) -> bool:
+        return row in self._pending.dead or self._shards.is_dead(row)
 
     def _flush(self, cursor: Cursor | None, partial: int) -> None:
         """Store and encode the pending rows as one shard."""
+        if not self._pending.rows:
+            return  # what was deleted since the last row waits for the next one, or for the end
         pending, self._pending = self._pending, Pending()
-        if pending.rows:
-            self._count_truncated(pending.rows)
-            self._shards.add(pending, cursor, partial, self.report)
+        self._count_truncated(pending.rows)
+        self._shards.add(pending, cursor, partial, self.report)
 
     def _count_truncated(self, rows: Sequence[store.Row]) -> None:
         limit, encoder = self._plan.max_tokens, self._plan.encoder

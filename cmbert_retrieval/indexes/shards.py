@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from cmbert_retrieval.indexes.shard_files import shard_name, write_shard
 from cmbert_retrieval.storage import writing
 
 BUILD_TABLES = """
-CREATE TABLE dead (row INTEGER PRIMARY KEY);  -- rows, of any segment, that this build replaces
+CREATE TABLE dead (row INTEGER PRIMARY KEY);  -- rows, of any segment, that this build replaces or deletes
 CREATE TABLE kept (row INTEGER PRIMARY KEY, old INTEGER NOT NULL);  -- rows that take the vector of an old row
 CREATE TABLE finished (report TEXT NOT NULL);
 """
@@ -50,18 +50,18 @@ class Pending:
 
     Attributes:
         documents: number -> what SQLite stores of the document.
-        numbers: id -> numbers of its revisions among ``documents``.
+        numbers: id -> number of its last revision among ``documents``.
         rows: in order.
         values: ``(column, value, document)``.
-        dead: rows that these documents replace.
+        dead: rows that these documents replace, or that were deleted between them.
         kept: row -> old row with the same text, whose vector it takes.
     """
 
     documents: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    numbers: dict[str, list[int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     rows: list[store.Row] = field(default_factory=list)
     values: list[tuple[int, Any, int]] = field(default_factory=list)
-    dead: list[int] = field(default_factory=list)
+    dead: set[int] = field(default_factory=set)
     kept: dict[int, int] = field(default_factory=dict)
 
 
@@ -138,9 +138,13 @@ class ShardStore:
         )
 
     def dead_rows(self) -> NDArray[np.int64]:
-        """Return the rows, of any segment, that this build replaces."""
+        """Return the rows, of any segment, that this build replaces or deletes."""
         found = self._connection.execute("SELECT row FROM dead ORDER BY row")
         return np.array([row for (row,) in found], np.int64)
+
+    def is_dead(self, row: int) -> bool:
+        """Tell whether this build has replaced or deleted a row."""
+        return bool(self._connection.execute("SELECT 1 FROM dead WHERE row = ?", (row,)).fetchone())
 
     def size(self) -> tuple[int, int]:
         """Return how many rows and documents are stored."""
@@ -153,23 +157,22 @@ class ShardStore:
         (last,) = self._connection.execute("SELECT coalesce(max(document), -1) FROM documents").fetchone()
         return int(last)
 
-    def holds(self, id: str) -> bool:
-        """Tell whether a document with this id is stored."""
-        return bool(self._connection.execute("SELECT 1 FROM documents WHERE id = ?", (id,)).fetchone())
+    def number_of(self, id: str) -> int | None:
+        """Return the number of the last stored revision of a document; None where there is none."""
+        (number,) = self._connection.execute(
+            "SELECT max(document) FROM documents WHERE id = ?", (id,)
+        ).fetchone()
+        return None if number is None else int(number)
 
-    def numbers_of(self, id: str) -> list[int]:
-        """Return the numbers of all stored revisions with this id."""
-        return [
-            number
-            for (number,) in self._connection.execute("SELECT document FROM documents WHERE id = ?", (id,))
-        ]
-
-    def rows_of(self, id: str) -> list[int]:
-        """Return the stored rows of all revisions with this id."""
-        found = self._connection.execute(
-            "SELECT row FROM rows JOIN documents USING (document) WHERE id = ?", (id,)
-        )
+    def rows_of(self, number: int) -> list[int]:
+        """Return the stored rows of a document by its number."""
+        found = self._connection.execute("SELECT row FROM rows WHERE document = ?", (number,))
         return [row for (row,) in found]
+
+    def metadata_of(self, number: int) -> str:
+        """Return the metadata of a document by its number, as JSON."""
+        found = self._connection.execute("SELECT metadata FROM documents WHERE document = ?", (number,))
+        return str(found.fetchone()[0])
 
     # --- storing and encoding ---
 
@@ -194,8 +197,7 @@ class ShardStore:
                 store.insert_documents(connection, pending.documents.values())
                 store.insert_rows(connection, pending.rows)
                 connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?)", pending.values)
-                dead = ((row,) for row in pending.dead)
-                connection.executemany("INSERT OR IGNORE INTO dead VALUES (?)", dead)
+                self._bury(pending.dead)
                 connection.executemany("INSERT INTO kept VALUES (?, ?)", pending.kept.items())
                 connection.execute(
                     "INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -207,6 +209,11 @@ class ShardStore:
                     connection.execute("ROLLBACK")
                 raise
         report.encoded += self._encode(shard, pending.rows, pending.kept)
+
+    def _bury(self, dead: Iterable[int]) -> None:
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO dead VALUES (?)", ((row,) for row in sorted(dead))
+        )
 
     def missing(self) -> int:
         """Return how many stored rows have no vectors yet."""
@@ -232,10 +239,13 @@ class ShardStore:
             encoded += self._encode(shard, rows, dict(kept.fetchall()))
         return encoded
 
-    def finish(self, report: Report) -> None:
-        """Note that nothing is left to be read."""
+    def finish(self, report: Report, dead: Iterable[int] = ()) -> None:
+        """Note that nothing is left to be read, and what was deleted behind the last row."""
         with self._guarded():
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._bury(dead)
             self._connection.execute("INSERT INTO finished VALUES (?)", (json.dumps(report.to_json()),))
+            self._connection.execute("COMMIT")
 
     def _encode(self, shard: int, rows: Sequence[store.Row], kept: dict[int, int]) -> int:
         encoder = self._encoder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,14 +49,14 @@ from cmbert_retrieval.storage import (
 logger = logging.getLogger(__name__)
 
 
-def _silent(phase: str, count: int) -> None:
+def silent(phase: str, count: int) -> None:
     """Take no notice."""
 
 
 class IndexWriter:
     """Holds the write lock of an index between entering and leaving the ``with`` block."""
 
-    def __init__(self, path: str | Path, *, notify: Notify = _silent) -> None:
+    def __init__(self, path: str | Path, *, notify: Notify = silent) -> None:
         """Prepare to write to the folder ``path``; nothing is touched before the ``with`` block.
 
         Args:
@@ -172,18 +172,39 @@ class IndexWriter:
     def add(
         self, corpus: Corpus, encoder: Encoder | None, *, strict: bool = False, restart: bool = False
     ) -> Report:
-        """Add documents; one whose id is there already takes its place.
+        """Add documents; one whose id is there already takes its place, and one that is deleted goes.
 
         Raises:
             IndexCorruptError: there is no index.
             IndexMismatchError: another encoder than the index was built with.
             CorpusError: with ``strict``, a record that cannot be used.
         """
+        return self._add(corpus, encoder, strict=strict, restart=restart, remember=False)
+
+    def update(
+        self, corpus: Corpus, encoder: Encoder | None, *, strict: bool = False, restart: bool = False
+    ) -> Report:
+        """Add like ``add``, and remember the corpus among the index's sources even if it changes nothing.
+
+        That makes it possible to tell later which updates an index has had.
+
+        Raises:
+            IndexCorruptError: there is no index.
+            IndexMismatchError: another encoder than the index was built with.
+            CorpusError: with ``strict``, a record that cannot be used.
+        """
+        return self._add(corpus, encoder, strict=strict, restart=restart, remember=True)
+
+    def _add(
+        self, corpus: Corpus, encoder: Encoder | None, *, strict: bool, restart: bool, remember: bool
+    ) -> Report:
         current = read_manifest(self.root)
         recipe = IndexRecipe.from_json(current.recipe)
         self._check_encoder(current, encoder)
         with IndexReader(self.root) as base:
-            return self._grow(corpus, current, recipe, encoder, base=base, strict=strict, restart=restart)
+            return self._grow(
+                corpus, current, recipe, encoder, base=base, strict=strict, restart=restart, remember=remember
+            )
 
     def delete(self, ids: Iterable[str], *, missing_ok: bool = False) -> Report:
         """Remove documents by id.
@@ -245,6 +266,7 @@ class IndexWriter:
         base: IndexReader | None,
         strict: bool,
         restart: bool,
+        remember: bool = False,
     ) -> Report:
         sources = [_source_json(source) for source in corpus.sources()]
         plan = Plan(
@@ -291,15 +313,16 @@ class IndexWriter:
                 trouble = "; ".join(report.lines()) or "it is empty"
                 raise CorpusError(f"nothing to index in the source: {trouble}")
             report.commit = current.commit
+            if remember or len(dead):
+                updated = replace(current, sources=_with_sources(current, sources))
+                report.commit = self._commits.commit(updated, base, current.segments, dead).commit
             return report
         entry = self._seal(building, name, current, recipe, rows, documents)
-        known = {source["path"]: source for source in current.sources}
-        known.update((source["path"], source) for source in sources)
         updated = replace(
             current,
             next_row=entry.end_row,
             next_segment=current.next_segment + 1,
-            sources=tuple(known.values()),
+            sources=_with_sources(current, sources),
         )
         report.commit = self._commits.commit(updated, base, (*current.segments, entry), dead).commit
         return report
@@ -346,6 +369,13 @@ class IndexWriter:
 def _is_foreign(root: Path) -> bool:
     ours = {"segments", "lexical", "deleted", "commits", "encoder", "write.lock", f"{MANIFEST}.tmp"}
     return any(path.name not in ours for path in root.iterdir())
+
+
+def _with_sources(current: Manifest, sources: Iterable[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the sources of a manifest and new ones, which take the place of those at the same path."""
+    known = {source["path"]: source for source in current.sources}
+    known.update((source["path"], source) for source in sources)
+    return tuple(known.values())
 
 
 def _source_json(source: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_path_is_no_option() -> None:
         open_corpus("pmc", PMC, **{"path": "elsewhere"})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("reader", ["pmc", "jsonl", "beir", "notes", "trec", "parquet"])
+@pytest.mark.parametrize("reader", ["pmc", "pubmed", "jsonl", "beir", "notes", "trec", "parquet"])
 def test_a_path_where_nothing_is_is_an_error_that_names_it(reader: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"nowhere.*no such file or folder"):
         open_corpus(reader, tmp_path / "nowhere")
@@ -51,6 +51,7 @@ def test_every_reader_tells_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "a.obo").write_text("")
     paths = {
         "pmc": PMC,
+        "pubmed": PMC.with_name("pubmed"),
         "jsonl": tmp_path / "corpus.jsonl",
         "beir": tmp_path,
         "icd10cm": "",

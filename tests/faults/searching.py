@@ -28,7 +28,8 @@ def ask(retriever: Retriever, queries: dict[str, str], k: int) -> dict[str, Any]
         run = retriever.run(queries, k=k, mode=mode)
         answers[mode] = {number: list(scores.items()) for number, scores in run.items()}
     for hit in retriever.search(queries["0"], k=3, mode=modes[-1]):
-        assert hit.document.text and retriever.get(hit.document.id) == hit.document
+        assert hit.document.text or hit.document.title
+        assert retriever.get(hit.document.id) == hit.document
     return answers
 
 
