@@ -222,8 +222,12 @@ def _goes_on(reply: Reply, offset: int, begun: _Begun) -> bool:
         return False
     if reply.length is not None and reply.length != begun.length - offset:
         return False
-    etag, modified = reply.headers.get("ETag"), reply.headers.get("Last-Modified")
-    return (etag is None or etag == begun.etag) and (modified is None or modified == begun.modified)
+    # Not every server heeds If-Range: whatever both answers tell of the file has to agree.
+    told = (
+        (reply.headers.get("ETag", ""), begun.etag),
+        (reply.headers.get("Last-Modified", ""), begun.modified),
+    )
+    return all(now == before for now, before in told if now and before)
 
 
 def _put(part: Path, target: Path) -> None:

@@ -37,7 +37,7 @@ _INVENTORY_FOLDER = re.compile(re.escape(INVENTORY) + r"(\d{4}-\d\d-\d\dT\d\d-\d
 _INVENTORY_FILE = re.compile(re.escape(INVENTORY) + r"data/([0-9A-Za-z-]{1,64}\.csv\.gz)")
 _MODIFIED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]{0,10}Z")
 _INDEX_LINE = re.compile(
-    r"""<a\s[^<>]{0,200}?href\s*=\s*["']?(?:\./)?([\w.-]{1,100})["']?[^<>]{0,200}>[^<>]{0,200}</a>([^<>\n]{0,200})""",
+    r"""<a\s[^<>]{0,200}?href\s*=\s*(["']?)(?:\./)?([\w.-]{1,100})\1(?=[\s>])[^<>]{0,200}>[^<>]{0,200}</a>([^<>\n]{0,200})""",
     re.IGNORECASE,
 )
 _INDEX_CELLS = re.compile(r"</?t[dr]\b[^<>]{0,200}>", re.IGNORECASE)
@@ -242,9 +242,10 @@ def list_index(client: Client, folder: str, names: re.Pattern[str]) -> list[Inde
     text = _INDEX_CELLS.sub(" ", reply.data.decode("utf-8", "replace"))
     found: dict[str, IndexEntry] = {}
     for match in _INDEX_LINE.finditer(text):
-        if names.fullmatch(match[1]):
-            stamp = " ".join(html.unescape(match[2]).split())
-            found[match[1]] = IndexEntry(match[1], stamp, _day(stamp))
+        name = match[2]
+        if names.fullmatch(name):
+            stamp = " ".join(html.unescape(match[3]).split())
+            found[name] = IndexEntry(name, stamp, _day(stamp))
     if not found:
         raise FetchError(
             f"{client.base_url.rstrip('/')}/{folder}/: no files like pubmed26n0001.xml.gz on this page; "

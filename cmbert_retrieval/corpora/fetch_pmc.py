@@ -185,16 +185,18 @@ class _Worker:
             return Outcome(name, left_out=NO_TEXT)
         target = self._folder / name / f"{name}.xml"
         received = len(data) * came
+        if came and md5:
+            _write(described, data)  # first: so no article is ever here without its licence and retraction
         if not target.is_file() or (md5_of(target) != md5 if md5 else came):
             file = RemoteFile(f"{name}/{name}.xml", target, MAX_BYTES, md5, etag_is_md5=True)
             received += download(self._client, file, self._parts)
             fetched = True
         else:
             fetched = False
-        if came:
-            # Last, as the mark that the article is whole: metadata tell of a change of the XML.
-            with atomic_file(described) as out:
-                out.write(data)
+        if came and not md5:
+            _write(
+                described, data
+            )  # last: where no checksum is published, it tells that the XML belongs to it
         return Outcome(name, fetched or came, bytes=received)
 
     def _wants(self, license_name: str) -> bool:
@@ -225,6 +227,11 @@ class _Worker:
         if md5 and hashlib.md5(reply.data, usedforsecurity=False).hexdigest() != md5:
             raise FetchError(f"{path}: the checksum does not agree, expected the MD5 {md5}")
         return reply.data
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def _read(name: str, data: bytes) -> tuple[str, str, bool]:

@@ -1,10 +1,11 @@
-"""A server on this machine with the layouts of PMC's cloud service and of PubMed, which misbehaves on demand."""
+"""A server on this machine with the layouts of PMC's cloud service and PubMed; misbehaves on demand."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
+import sys
 import threading
 import time
 import urllib.parse
@@ -16,10 +17,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from xml.sax.saxutils import escape
 
-from articles import article
-
 Fault = Callable[["Handler"], None]
 INVENTORY = "inventory-reports/pmc-oa-opendata/metadata/"
+
+
+def article(number: int, text: str) -> bytes:
+    """Return the XML of a small article."""
+    return (
+        '<article article-type="research-article"><front><article-meta><article-id pub-id-type="pmc">'
+        f"{number}</article-id><title-group><article-title>A title</article-title></title-group>"
+        f"</article-meta></front><body><p>{text}</p></body></article>"
+    ).encode()
 
 
 def md5(data: bytes) -> str:
@@ -202,8 +210,9 @@ class Handler(BaseHTTPRequestHandler):
             )
         )
         page = (
-            f"<html><head><title>Index of /pubmed/{folder}</title></head><body><h1>Index of /pubmed/{folder}</h1>"
-            f'<pre>Name                     Last modified      Size  <hr><a href="/pubmed/">Parent Directory</a>'
+            f"<html><head><title>Index of /pubmed/{folder}</title></head><body>"
+            f"<h1>Index of /pubmed/{folder}</h1><pre>Name                     Last modified      Size  <hr>"
+            f'<a href="/pubmed/">Parent Directory</a>'
             f'                              -\n<a href="README.txt">README.txt</a>   2026-01-10 10:29  4.5K\n'
             f"{rows}<hr></pre></body></html>"
         )
@@ -277,12 +286,17 @@ def dripping(seconds: float) -> Fault:
     return drip
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # clients are killed on purpose
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving(publisher: Publisher) -> Iterator[Publisher]:
     """Serve on a free port of the loopback interface."""
     handler = type("OneHandler", (Handler,), {"publisher": publisher})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     publisher.url = f"http://127.0.0.1:{server.server_port}/"
