@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import ssl
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -287,19 +289,30 @@ def dripping(seconds: float) -> Fault:
 
 
 class _Server(ThreadingHTTPServer):
+    context: ssl.SSLContext | None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.context is not None:
+            request = self.context.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # clients are killed on purpose
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):  # clients are killed on purpose
             super().handle_error(request, client_address)
 
 
 @contextmanager
-def serving(publisher: Publisher) -> Iterator[Publisher]:
-    """Serve on a free port of the loopback interface."""
+def serving(publisher: Publisher, *, certificate: Path | None = None) -> Iterator[Publisher]:
+    """Serve on a free port of the loopback interface; with TLS, when there is a certificate with its key."""
     handler = type("OneHandler", (Handler,), {"publisher": publisher})
     server = _Server(("127.0.0.1", 0), handler)
+    server.context = None
+    if certificate is not None:
+        server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.context.load_cert_chain(certificate)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    publisher.url = f"http://127.0.0.1:{server.server_port}/"
+    publisher.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}/"
     try:
         yield publisher
     finally:

@@ -34,26 +34,31 @@ class Publisher(StrEnum):
 
 
 class _FetchProgress:
-    """Shows how far a fetch is; silent while the list of what there is comes."""
+    """Shows how far a fetch is: reading the list of what there is, then the files."""
 
     def __init__(self, unit: str) -> None:
-        self._bar = ProgressBar("fetching", unit=unit)
-        self._drawn = False
+        self._listing = ProgressBar("listing", unit=unit)
+        self._fetching = ProgressBar("fetching", unit=unit)
+        self._drawn: ProgressBar | None = None
 
     def __enter__(self) -> _FetchProgress:
         return self
 
     def __exit__(self, *details: object) -> None:
-        if self._drawn:
-            self._bar.__exit__(*details)  # type: ignore[arg-type]
+        if self._drawn is not None:
+            self._drawn.__exit__(*details)  # type: ignore[arg-type]
 
     def __call__(self, phase: str, count: int) -> None:
+        """Take what a fetch tells."""
+        bar = self._listing if phase == "listed" else self._fetching
+        if self._drawn is not bar:
+            if self._drawn is not None:
+                self._drawn.__exit__(None, None, None)
+            self._drawn = bar.__enter__()
         if phase == "total":
-            self._bar.__enter__()
-            self._drawn = True
-            self._bar.expect(count)
+            bar.expect(count)
         else:
-            self._bar(count)
+            bar(count)
 
 
 @app.command()

@@ -25,7 +25,8 @@ FAILED = "failed.txt"
 SHOWN = 5
 
 Notify = Callable[[str, int], None]
-"""Takes ``("total", n)`` once it is known how much there is to look at, and ``("done", 1)`` for each."""
+"""Takes ``("listed", n)`` for each n articles of a list that is being read, ``("total", n)`` once it is known
+how much there is to look at, and ``("done", 1)`` for each of them."""
 
 
 @dataclass(slots=True)

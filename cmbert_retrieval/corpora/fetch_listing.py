@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from cmbert_retrieval.corpora.fetch_address import FetchError
 from cmbert_retrieval.corpora.fetch_files import RemoteFile, download, md5_of, plain_md5
@@ -195,22 +195,25 @@ def read_inventory(client: Client, inventory: Inventory, folder: Path) -> Iterat
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Listed]:
     key, modified, etag = (columns.index(name) for name in ("Key", "LastModifiedDate", "ETag"))
-    number = 0
+    count, number = len(columns), 0
     try:
         with gzip.open(path, "rb") as stream:
-            while line := stream.readline(MAX_INVENTORY_LINE):
-                number += 1
-                if len(line) == MAX_INVENTORY_LINE:
-                    raise FetchError(f"{path.name}:{number}: longer than a line of an inventory can be")
-                (row,) = csv.reader([line.decode("ascii").rstrip("\r\n")])
-                if len(row) != len(columns):
-                    raise FetchError(f"{path.name}:{number}: {len(row)} columns, expected {len(columns)}")
+            for number, row in enumerate(csv.reader(_lines(cast("IO[bytes]", stream))), start=1):
+                if len(row) != count:
+                    raise FetchError(f"{path.name}:{number}: {len(row)} columns, expected {count}")
                 article = _article(row[key], row[modified], row[etag])
                 if article is not None:
                     yield article
     except (*GZIP_ERRORS, ValueError, csv.Error, OSError) as error:
         reason = "damaged gzip data" if isinstance(error, GZIP_ERRORS) else "not the lines of an inventory"
         raise FetchError(f"{path.name}: {reason} behind line {number}; remove it: {path}") from None
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    while line := stream.readline(MAX_INVENTORY_LINE):
+        if len(line) == MAX_INVENTORY_LINE:
+            raise ValueError("longer than a line of an inventory can be")
+        yield line.decode("ascii")
 
 
 # --- index pages ---

@@ -7,7 +7,8 @@ import json
 import re
 import threading
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from cmbert_retrieval.corpora.fetch import Fetch, FetchReport, Notify, Outcome, one_choice, outcome_of
@@ -90,7 +91,7 @@ def fetch_pmc(
             report.listing = str(ids)
             total, articles = len(asked), iter(asked)
         else:
-            report.listing = _list(client, state)
+            report.listing = _list(client, state, notify or (lambda phase, count: None))
             total, articles = state.count(since or ""), state.articles(since or "")
         worker = _Worker(client, folder, state.folder, wanted)
         fetch.run(
@@ -135,19 +136,26 @@ def read_ids(path: str | Path) -> list[Listed]:
     return list(found)
 
 
-def _list(client: Client, state: State) -> str:
+def _list(client: Client, state: State, notify: Notify) -> str:
     """Bring the list of all articles up to date, and return where it is from."""
+    notify("listed", 0)
     inventory = newest_inventory(client)
     if inventory is None:
         # A copy of the bucket has no inventory: ask for all names, a thousand at a time.
         source = f"bucket listing of {client.host}"
-        state.list_articles(list_articles(client), source=source)
+        state.list_articles(_told(list_articles(client), notify), source=source)
         return source
     source = f"inventory of {inventory.date}"
     key = f"{source} {client.base_url} {inventory.files}"
     if state.listed_from() != key:
-        state.list_articles(read_inventory(client, inventory, state.folder), source=key)
+        state.list_articles(_told(read_inventory(client, inventory, state.folder), notify), source=key)
     return source
+
+
+def _told(articles: Iterator[Listed], notify: Notify) -> Iterator[Listed]:
+    while some := list(islice(articles, 1000)):
+        notify("listed", len(some))
+        yield from some
 
 
 class _Worker:
