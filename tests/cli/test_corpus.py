@@ -309,6 +309,8 @@ def test_convert_writes_what_the_readers_read_back(run: Run, tmp_path: Path, nam
     converted = list(open_corpus(reader, tmp_path / "new" / name).strictly())
     assert converted == list(open_corpus("jsonl", source))
     before = path.read_bytes()
+    if name.endswith(".gz"):
+        assert before[:8] == b"\x1f\x8b\x08\0\0\0\0\0"  # neither a name nor a time
     run("corpus", "convert", f"jsonl:{source}", "--to", tmp_path / "new" / name)
     assert path.read_bytes() == before
 

@@ -106,6 +106,8 @@ def test_a_file_that_changed_in_between_is_fetched_anew(
     server.files["a.bin"] = OTHER
     place.get(checksum=checksum)
     assert place.target.read_bytes() == OTHER
+    # A checksum of something else tells that without asking.
+    assert server.ranges_of("a.bin") == ["", "" if checksum else "bytes=600000-"]
 
 
 def test_a_server_that_sends_the_rest_of_a_changed_file_is_not_believed(

@@ -129,6 +129,19 @@ def test_a_second_run_fetches_nothing(pmc: Publisher, tmp_path: Path, inventory:
     assert second.left_out == first.left_out
 
 
+def test_an_inventory_that_was_read_is_not_read_again(pmc: Publisher, tmp_path: Path) -> None:
+    for number in range(1, 4):
+        pmc.add_article(number)
+    pmc.add_inventory()
+    read: list[int] = []
+    for _ in range(2):
+        told: list[tuple[str, int]] = []
+        fetch(pmc, tmp_path / "pmc", everything=True, notify=lambda *one, told=told: told.append(one))
+        read.append(sum(count for phase, count in told if phase == "listed"))
+        assert ("total", 3) in told and told.count(("done", 1)) == 3
+    assert read == [3, 0]
+
+
 def test_a_second_run_for_the_same_ids_fetches_nothing(pmc: Publisher, tmp_path: Path) -> None:
     pmc.add_article(1)
     pmc.add_article(2, license="CC BY-ND")
@@ -333,6 +346,15 @@ def test_two_fetches_into_one_folder_do_not_run_at_a_time(pmc: Publisher, tmp_pa
 
 
 # --- hostile lists ---
+
+
+def test_a_listing_that_answers_with_another_article_is_not_taken(pmc: Publisher, tmp_path: Path) -> None:
+    pmc.add_article(2, 9)
+    key = f"<Contents><Key>metadata/PMC2.9.json</Key><ETag>{'0' * 32}</ETag></Contents>"
+    pmc.listing = lambda handler, query: handler.answer(200, publishers.bucket_page(key))
+    report = fetch(pmc, tmp_path / "pmc", ids=ids_file(tmp_path, "PMC1"))
+    assert report.failures == ["PMC1: PMC's cloud service has no such article"]
+    assert pmc.asked() == []
 
 
 def refused(pmc: Publisher, to: Path, **options: Any) -> str:

@@ -18,7 +18,7 @@ from cmbert_retrieval.errors import ConfigError
 
 
 def packed(seed: int) -> bytes:
-    return gzip.compress(random.Random(seed).randbytes(300_000))
+    return gzip.compress(random.Random(seed).randbytes(300_000), mtime=0)
 
 
 @pytest.fixture
