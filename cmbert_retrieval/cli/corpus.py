@@ -130,7 +130,7 @@ def fetch(
                 timeout_s=timeout,
                 notify=progress,
             )
-    _print_fetch(report, "files" if publisher is Publisher.pubmed else "articles", as_json=as_json)
+    _print_fetch(report, "file" if publisher is Publisher.pubmed else "article", as_json=as_json)
     if report.failed:
         raise typer.Exit(1)
 
@@ -144,7 +144,7 @@ def _print_fetch(report: FetchReport, unit: str, *, as_json: bool) -> None:
         typer.echo(f"all {report.failed:,} that failed: {report.failed_file}", err=True)
     if as_json:
         return
-    parts = [f"{report.fetched:,} {unit} fetched ({report.bytes / 1e6:,.1f} MB)"]
+    parts = [f"{plural(report.fetched, unit)} fetched ({report.bytes / 1e6:,.1f} MB)"]
     parts += [f"{report.already_there:,} already there"]
     parts += [f"{count:,} left out {reason}" for reason, count in sorted(report.left_out.items())]
     parts += [f"{report.failed:,} failed"] if report.failed else []

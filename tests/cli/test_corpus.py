@@ -96,7 +96,7 @@ def test_fetch_of_what_is_not_there_names_it_and_ends_with_1(
     ids.write_text("PMC1\nPMC2\n")
     done = run("corpus", "fetch", "pmc", "--ids", ids, "--to", tmp_path / "pmc", "--base-url", server.url)
     assert done.code == 1
-    assert "1 articles fetched" in done.out and "1 failed" in done.out
+    assert "1 article fetched" in done.out and "1 failed" in done.out
     assert "PMC2: PMC's cloud service has no such article\n" in done.err
     assert (tmp_path / "pmc/.fetch/failed.txt").read_text().startswith("PMC2  # ")
 

@@ -219,19 +219,19 @@ def test_what_is_refused_is_not_asked_for_again(server: Publisher, place: Place,
     assert len(server.log) == 1
 
 
-@pytest.mark.parametrize("fault", [silent(3), dripping(3)])
+@pytest.mark.parametrize("fault", [silent(9), dripping(9)])
 def test_a_server_that_is_too_slow_is_left_in_time(server: Publisher, place: Place, fault: Any) -> None:
     server.faults["a.bin"] = [fault]
     began = time.monotonic()
     place.get(timeout_s=0.4)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 7
     assert place.target.read_bytes() == DATA
 
 
 def test_headers_that_drip_are_left_in_time(server: Publisher, place: Place) -> None:
     def drip(handler: Handler) -> None:
         try:
-            for _ in range(100):
+            for _ in range(180):
                 handler.wfile.write(b"H")
                 time.sleep(0.05)
         except OSError:
@@ -241,7 +241,7 @@ def test_headers_that_drip_are_left_in_time(server: Publisher, place: Place) -> 
     server.faults["a.bin"] = [drip]
     began = time.monotonic()
     place.get(timeout_s=0.4)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 7
 
 
 def test_a_server_that_is_always_cut_ends(server: Publisher, place: Place) -> None:
@@ -400,11 +400,11 @@ def test_a_connection_that_the_server_closed_meanwhile_costs_no_attempt(
 
 
 def test_a_client_that_is_stopped_leaves_a_silent_server_at_once(server: Publisher) -> None:
-    server.faults["a.bin"] = [silent(5)]
+    server.faults["a.bin"] = [silent(9)]
     with Client(server.url, timeout_s=60) as client:
         timer = threading.Timer(0.3, client.stop)
         timer.start()
         began = time.monotonic()
         with pytest.raises(FetchError, match="stopped"):
             client.get("a.bin", max_bytes=2_000_000)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 7
