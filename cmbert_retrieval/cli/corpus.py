@@ -81,10 +81,12 @@ def fetch(
     ] = False,
     licenses: Annotated[
         str | None,
-        typer.Option("--license", metavar="NAMES", help="pmc: only these, as in CC0,CC-BY. [default: all]"),
+        typer.Option(
+            "--license", metavar="NAMES", help="pmc: only these, as in CC0,CC-BY; all when left out."
+        ),
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(help="A mirror, over https. [default: the publisher's own server]")
+        str | None, typer.Option(help="A mirror, over https, instead of the publisher.")
     ] = None,
     connections: Annotated[int, typer.Option(help="How many files at a time.")] = 4,
     timeout: Annotated[float, typer.Option(help="Seconds for an answer to begin, and to go on.")] = 60.0,

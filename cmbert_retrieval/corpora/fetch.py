@@ -43,6 +43,7 @@ class FetchReport:
         failed: how many could not be fetched.
         failures: the first of them, with the reasons.
         bytes: what came over the network as files.
+        updates_only: whether the folder was asked to hold updates, without what they are updates of.
     """
 
     source: str
@@ -54,11 +55,14 @@ class FetchReport:
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     bytes: int = 0
+    updates_only: bool = False
 
     @property
     def next_command(self) -> str:
-        """The command that makes an index of the folder."""
+        """The command that makes an index of the folder, or that brings one up to date."""
         folder = str(self.folder)
+        if self.updates_only:
+            return f"cmbert index update INDEX {shlex.quote(folder)}"
         out = shlex.quote(f"{folder.rstrip('/')}-index")
         return f"cmbert index build --from {shlex.quote(f'{self.source}:{folder}')} --out {out}"
 

@@ -63,7 +63,7 @@ def fetch_pubmed(
     """
     one_choice(ids=None, since=since, everything=everything)
     folder = Path(to).expanduser()
-    report = FetchReport("pubmed", Path(to))
+    report = FetchReport("pubmed", Path(to), updates_only=not everything)
     with Client(base_url, timeout_s=timeout_s, wait_s=wait_s) as client, State(folder) as state:
         fetch: Fetch[tuple[str, IndexEntry, str]] = Fetch(
             report, client, state, connections=connections, notify=notify

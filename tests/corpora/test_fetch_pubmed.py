@@ -53,12 +53,15 @@ def test_all_is_the_baseline_and_the_updates(pubmed: Publisher, tmp_path: Path) 
     assert files(tmp_path / "pubmed") == published(pubmed, 1, 2, 3, 4, 5, 6)
     wanted = [path for path in pubmed.files if "stats" not in path]
     assert pubmed.asked() == sorted(wanted)
-    assert (report.fetched, report.failed, report.source) == (6, 0, "pubmed")
+    assert (report.fetched, report.failed) == (6, 0)
+    folder = tmp_path / "pubmed"
+    assert report.next_command == f"cmbert index build --from pubmed:{folder} --out {folder}-index"
 
 
 def test_since_is_the_updates_of_that_day_and_later(pubmed: Publisher, tmp_path: Path) -> None:
-    fetch(pubmed, tmp_path / "pubmed", since="2026-01-31")
+    report = fetch(pubmed, tmp_path / "pubmed", since="2026-01-31")
     assert files(tmp_path / "pubmed") == published(pubmed, 5, 6)
+    assert report.next_command == f"cmbert index update INDEX {tmp_path / 'pubmed'}"
     assert {path for path, _ in pubmed.log if path.endswith("/")} == {"updatefiles/"}
 
 
