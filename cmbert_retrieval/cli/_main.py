@@ -18,6 +18,7 @@ from cmbert_retrieval.errors import CmbertError
 COMMANDS = {
     "search": ("Search an index.", "search:search"),
     "codes": ("Find codes for what people write, and show codes in their tree.", "codes:app"),
+    "corpus": ("Fetch a corpus, tell what is in one, write it in another format.", "corpus:app"),
     "index": ("Build an index, add to it, delete from it, check it.", "index:app"),
     "eval": ("Measure how well things are found, and compare with what is expected.", "eval:app"),
     "export": ("Turn an encoder into the ONNX folder that runs without torch.", "export:export"),

@@ -15,10 +15,8 @@ import typer
 
 from cmbert_retrieval.cli import _machine
 from cmbert_retrieval.cli._output import clean, print_json, print_table
+from cmbert_retrieval.corpora.fetch_address import OFFLINE
 from cmbert_retrieval.paths import cache_folder
-
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
-"""Variables by which users keep the ecosystem off the network."""
 
 ABSENT = "not installed"
 

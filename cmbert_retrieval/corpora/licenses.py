@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from cmbert_retrieval.errors import ConfigError
 
 _URL = re.compile(r"creativecommons\.org/(?:licenses|licences|publicdomain)/([a-z-]+)", re.IGNORECASE)
 _CODE = re.compile(r"^CC[ _-]?(BY(?:[ _-](?:NC|ND|SA))*)(?:[ _-]?\d(?:\.\d)?)?$", re.IGNORECASE)
@@ -49,3 +52,23 @@ def _compose(code: str) -> str:
     found = {part.upper() for part in re.split(r"[ _-]+", code)}
     parts = [part for part in _PARTS if part in found]
     return "CC " + "-".join(parts) if parts else "other"
+
+
+def license_set(licenses: Sequence[str] | str | None) -> frozenset[str] | None:
+    """Return the licences that a user names, in our spelling: ``["CC BY", "CC0"]`` or ``"CC-BY,CC0"``.
+
+    Raises:
+        ConfigError: one is not known.
+    """
+    if licenses is None:
+        return None
+    names = licenses.split(",") if isinstance(licenses, str) else licenses
+    found = set()
+    for name in names:
+        normal = normalize_license(name)
+        if normal in ("", "other") and name.strip().lower() != "other":
+            raise ConfigError(
+                f"licenses: '{name.strip()}' is not known; expected names like 'CC BY', 'CC BY-NC', 'CC0'"
+            )
+        found.add(normal)
+    return frozenset(found)

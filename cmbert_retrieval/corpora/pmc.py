@@ -20,7 +20,7 @@ from cmbert_retrieval.corpora.files import (
     read_bounded,
 )
 from cmbert_retrieval.corpora.jats import parse_article
-from cmbert_retrieval.corpora.licenses import normalize_license
+from cmbert_retrieval.corpora.licenses import license_set
 from cmbert_retrieval.corpora.pmc_files import (
     ARTICLE_SUFFIXES,
     VERSIONED_FILE,
@@ -33,7 +33,7 @@ from cmbert_retrieval.corpora.pmc_files import (
     list_files,
     read_metadata,
 )
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Document
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class PmcCorpus(Corpus):
         self.path = existing(path)
         self._given = str(path)
         self._include_retracted = include_retracted
-        self._licenses = _license_set(licenses)
+        self._licenses = license_set(licenses)
         self._metadata = existing(metadata) if metadata is not None else None
         self._given_metadata = metadata
         self._max_bytes = max_bytes
@@ -286,18 +286,3 @@ def _id(metadata: dict[str, Any], stem: str) -> str:
         if value := metadata.get(key):
             return re.sub(r"\s+", "_", f"{prefix}{value}")
     return re.sub(r"\s+", "_", stem.strip()) or "article"
-
-
-def _license_set(licenses: Sequence[str] | str | None) -> frozenset[str] | None:
-    if licenses is None:
-        return None
-    names = licenses.split(",") if isinstance(licenses, str) else licenses
-    found = set()
-    for name in names:
-        normal = normalize_license(name)
-        if normal in ("", "other") and name.strip().lower() != "other":
-            raise ConfigError(
-                f"licenses: '{name.strip()}' is not known; expected names like 'CC BY', 'CC BY-NC', 'CC0'"
-            )
-        found.add(normal)
-    return frozenset(found)

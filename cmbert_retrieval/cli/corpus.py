@@ -1,0 +1,204 @@
+"""``cmbert corpus``: fetch a corpus from its publisher, tell what is in one, write it in another format."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cmbert_retrieval.cli._building import plural, split_source
+from cmbert_retrieval.cli._output import ProgressBar, print_json, print_table
+from cmbert_retrieval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cmbert_retrieval.corpora.fetch import FetchReport
+
+app = typer.Typer(
+    no_args_is_help=True, help="Fetch a corpus, tell what is in one, write it in another format."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CorpusAt = Annotated[
+    str,
+    typer.Argument(metavar="READER:PATH", help="What to read: pmc:DIR, jsonl:FILE, ...", show_default=False),
+]
+
+
+class Publisher(StrEnum):
+    """Whose corpora can be fetched."""
+
+    pmc = "pmc"
+    pubmed = "pubmed"
+
+
+class _FetchProgress:
+    """Shows how far a fetch is: reading the list of what there is, then the files."""
+
+    def __init__(self, unit: str) -> None:
+        self._listing = ProgressBar("listing", unit=unit)
+        self._fetching = ProgressBar("fetching", unit=unit)
+        self._drawn: ProgressBar | None = None
+
+    def __enter__(self) -> _FetchProgress:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self._drawn is not None:
+            self._drawn.__exit__(*details)  # type: ignore[arg-type]
+
+    def __call__(self, phase: str, count: int) -> None:
+        """Take what a fetch tells."""
+        bar = self._listing if phase == "listed" else self._fetching
+        if self._drawn is not bar:
+            if self._drawn is not None:
+                self._drawn.__exit__(None, None, None)
+            self._drawn = bar.__enter__()
+        if phase == "total":
+            bar.expect(count)
+        else:
+            bar(count)
+
+
+@app.command()
+def fetch(
+    publisher: Annotated[Publisher, typer.Argument(help="Whose corpus.", show_default=False)],
+    *,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where to put it.", show_default=False)],
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="pmc: these PMCIDs, one a line; PMC123.1 is a version, # a comment."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="What came or changed since 2026-01-31; pubmed: update files."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All there is: hundreds of gigabytes of pmc, tens of pubmed.")
+    ] = False,
+    licenses: Annotated[
+        str | None,
+        typer.Option(
+            "--license", metavar="NAMES", help="pmc: only these, as in CC0,CC-BY; all when left out."
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="A mirror, over https, instead of the publisher.")
+    ] = None,
+    connections: Annotated[int, typer.Option(help="How many files at a time.")] = 4,
+    timeout: Annotated[float, typer.Option(help="Seconds for an answer to begin, and to go on.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Fetch articles of PMC or records of PubMed from their publisher: what --ids, --since or --all say.
+
+    Stopped, killed or cut, it goes on where it was: run it again. What is there already and as published is
+    not fetched again.
+    """
+    if sum((ids is not None, since is not None, everything)) != 1:
+        raise typer.BadParameter("say what to fetch: exactly one of --ids FILE, --since DATE and --all")
+    with _FetchProgress("files" if publisher is Publisher.pubmed else "articles") as progress:
+        if publisher is Publisher.pmc:
+            from cmbert_retrieval.corpora.fetch_pmc import PMC_URL, fetch_pmc
+
+            report = fetch_pmc(
+                to,
+                ids=ids,
+                since=since,
+                everything=everything,
+                licenses=licenses,
+                base_url=base_url or PMC_URL,
+                connections=connections,
+                timeout_s=timeout,
+                notify=progress,
+            )
+        else:
+            from cmbert_retrieval.corpora.fetch_pubmed import PUBMED_URL, fetch_pubmed
+
+            if ids is not None or licenses is not None:
+                option = "--ids" if ids is not None else "--license"
+                raise ConfigError(
+                    f"pubmed comes in files of many thousand records, from which {option} cannot choose; "
+                    "use --since DATE or --all"
+                )
+            report = fetch_pubmed(
+                to,
+                since=since,
+                everything=everything,
+                base_url=base_url or PUBMED_URL,
+                connections=connections,
+                timeout_s=timeout,
+                notify=progress,
+            )
+    _print_fetch(report, "file" if publisher is Publisher.pubmed else "article", as_json=as_json)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _print_fetch(report: FetchReport, unit: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_json())
+    for failure in report.failures:
+        typer.echo(failure, err=True)
+    if report.failed:
+        typer.echo(f"all {report.failed:,} that failed: {report.failed_file}", err=True)
+    if as_json:
+        return
+    parts = [f"{plural(report.fetched, unit)} fetched ({report.bytes / 1e6:,.1f} MB)"]
+    parts += [f"{report.already_there:,} already there"]
+    parts += [f"{count:,} left out {reason}" for reason, count in sorted(report.left_out.items())]
+    parts += [f"{report.failed:,} failed"] if report.failed else []
+    typer.echo(f"{report.folder}: {', '.join(parts)} (by {report.listing})")
+    if report.fetched or report.already_there:
+        typer.echo(f"next: {report.next_command}", err=True)
+
+
+@app.command()
+def stats(source: CorpusAt, as_json: Json = False) -> None:
+    """Tell what is in a corpus: documents, words, sections, licences, years, and what cannot be read."""
+    from cmbert_retrieval.corpora import open_corpus
+    from cmbert_retrieval.corpora.stats import describe
+
+    corpus = open_corpus(*split_source(source))
+    with ProgressBar("reading", total=corpus.total(), unit="documents") as progress:
+        found = describe(corpus, progress=progress)
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_table(["", ""], found.rows())
+    for problem in found.problems:
+        typer.echo(problem, err=True)
+
+
+@app.command()
+def convert(
+    source: CorpusAt,
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--to",
+            metavar="FILE|DIR",
+            help="A .jsonl or .jsonl.gz file, or a folder, which becomes one of BEIR.",
+            show_default=False,
+        ),
+    ],
+    strict: Annotated[bool, typer.Option(help="Stop at the first record that cannot be used.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a corpus as JSON lines, or as a BEIR folder. The file appears whole or not at all."""
+    from cmbert_retrieval.corpora import open_corpus
+    from cmbert_retrieval.corpora.convert import write_jsonl
+
+    corpus = open_corpus(*split_source(source))
+    with ProgressBar("writing", total=corpus.total(), unit="documents") as progress:
+        done = write_jsonl(corpus, to, strict=strict, progress=progress)
+    if as_json:
+        print_json(done)
+        return
+    for problem in done.problems:
+        typer.echo(f"{problem}; skipped", err=True)
+    if done.unusable > len(done.problems):
+        typer.echo(f"... and {done.unusable - len(done.problems):,} more that cannot be used", err=True)
+    typer.echo(f"{done.path}: {plural(done.documents, 'document')} written")
