@@ -73,6 +73,8 @@ class TextWalker:
 
     def title(self, element: etree._Element) -> str:
         """Return the text of a title without the footnotes and footnote marks in it."""
+        if len(element) == 0:
+            return clean(element.text or "")
         for mark in list(element.iter("xref", "fn")):
             if mark.tag == "fn" or mark.get("ref-type") in ("fn", "author-notes", "corresp"):
                 parent, previous = mark.getparent(), mark.getprevious()
@@ -137,11 +139,14 @@ class TextWalker:
             self._block(element)
             return
         self._flush()
-        named = (element.find(tag) for tag in ("title", "caption/title", "label"))
-        heading = next((found for found in named if found is not None), None)
+        label, heading = element.find("label"), element.find("title")
+        if heading is None:
+            heading = element.find("caption/title")
+        if heading is None:
+            heading = label
         path, title = self._path, ""
         if heading is not None and (title := self.title(heading)):
-            title = marks.with_label(title, heading, element.find("label"))
+            title = marks.with_label(title, heading, label)
             self._path = (*path, title)
         before, kind = self._count(), self._kind
         if not path and kind == "paragraph" and marks.is_about_the_paper(title):
