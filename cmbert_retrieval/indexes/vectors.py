@@ -19,7 +19,7 @@ from cmbert_retrieval.indexes.shard_files import ShardedVectors
 from cmbert_retrieval.indexes.trust import check_faiss_file, check_faiss_index, faiss_flags
 from cmbert_retrieval.memory import available_memory
 from cmbert_retrieval.storage import atomic_file
-from cmbert_retrieval.threads import thread_budget
+from cmbert_retrieval.threads import sleeping_openmp, thread_budget
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,8 @@ def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> 
 
 def _faiss() -> Any:
     """Return FAISS, kept to our threads: it would take all cores of the machine."""
-    import faiss
+    with sleeping_openmp():
+        import faiss
 
     faiss.omp_set_num_threads(thread_budget())
     return faiss
