@@ -51,18 +51,18 @@ def read_array(path: Path) -> NDArray[Any]:
         ) from None
 
 
-def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return inner products, rounded from double precision.
 
     Every path ends here, so that a row has one score whatever found it: FAISS, a filtered scan, one query or
     many.
     """
-    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    wide = vectors.astype(np.float64, copy=False)
+    return np.asarray(wide @ query.astype(np.float64), dtype=np.float32)
 
 
-def _longest(vectors: NDArray[np.float16]) -> float:
-    wide = vectors.astype(np.float32)
-    return float(np.sqrt(np.einsum("ij,ij->i", wide, wide).max(initial=0.0)))
+def _longest(vectors: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max(initial=0.0)))
 
 
 def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> str:
@@ -250,7 +250,7 @@ class VectorSearch:
             if len(positions) < k:  # a graph index loses its way behind a selective filter
                 chosen = np.arange(len(self.vectors)) if allowed is None else np.flatnonzero(allowed)
                 return self._scan(query, chosen)
-            vectors = self.vectors.take(positions)
+            vectors = self.vectors.take(positions).astype(np.float64)
             scores = exact_scores(query, vectors)
             ordered = np.sort(scores)[::-1]
             # FAISS adds up in float32: what it puts behind the last candidate may be as good as that.
