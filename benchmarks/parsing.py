@@ -1,4 +1,4 @@
-"""Articles a second, and words found: our PMC reader beside pubmed_parser.
+"""Articles and records a second, and words found: our readers of PMC and PubMed beside pubmed_parser.
 
 Both sides read the same files from the disk, in one thread, in turns, and processor time counts. What
 pubmed_parser offers for the text of an article is called once a file each:
@@ -8,10 +8,13 @@ pubmed_parser offers for the text of an article is called once a file each:
 - with references: these and ``parse_pubmed_references``.
 
 Ours always reads everything, in one call. A file that raises an exception counts as read and as a failure.
+Of PubMed, ours gives documents with all metadata, theirs what ``parse_medline_xml`` yields as it comes.
 """
 
 from __future__ import annotations
 
+import gzip
+import math
 import re
 import statistics
 import tarfile
@@ -22,12 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _measure import Results, run, versioned, wanted
+from _measure import Results, SkippedError, run, take_turns, versioned, wanted
 
+from cmbert_retrieval.corpora import READERS, open_corpus
 from cmbert_retrieval.corpora.jats import parse_article
 
 WORD = re.compile(r"\w+")
 ROUNDS = 3
+PUBMED_RECORDS = 5000  # at least
 
 
 def ours(path: Path) -> list[str]:
@@ -139,5 +144,48 @@ def pmc(data: Path, results: Results) -> None:
             )
 
 
+def pubmed(data: Path, results: Results) -> None:
+    """Measure records of PubMed: the few of the sample, over and over, as one file."""
+    if "pubmed" not in READERS:
+        raise SkippedError("this version has no reader 'pubmed'")
+    peer = versioned("pubmed_parser")
+    import pubmed_parser
+
+    records: list[bytes] = []
+    for path in sorted(wanted(data / "jats_medline_samples").iterdir()):
+        if path.name.endswith((".xml", ".xml.gz")):
+            raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            records += re.findall(rb"<PubmedArticle\b.*?</PubmedArticle>", raw, re.DOTALL)
+    copies = math.ceil(PUBMED_RECORDS / len(records))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pubmed26n0001.xml.gz"
+        content = b"\n".join([b"<PubmedArticleSet>", *records * copies, b"</PubmedArticleSet>"])
+        path.write_bytes(gzip.compress(content))
+        sides: dict[str, Callable[[], list[str]]] = {
+            "ours": lambda: [document.text for document in open_corpus("pubmed", path)],
+            "theirs": lambda: [found["abstract"] for found in pubmed_parser.parse_medline_xml(str(path))],
+        }
+        counts = {side: len(read()) for side, read in sides.items()}
+        times = take_turns(sides, ROUNDS)
+    results.add(
+        "PubMed records",
+        ours=counts["ours"] / statistics.median(times["ours"].processor),
+        theirs=counts["theirs"] / statistics.median(times["theirs"].processor),
+        unit="records/s",
+        peer=peer,
+        repeats=ROUNDS,
+        mark="ours >= 5000",
+        records=counts["ours"],
+        records_theirs=counts["theirs"],
+        different=len(records),
+    )
+
+
+def parsing(data: Path, results: Results) -> None:
+    """Measure both kinds of XML."""
+    pmc(data, results)
+    pubmed(data, results)
+
+
 if __name__ == "__main__":
-    run(pmc, __doc__)
+    run(parsing, __doc__)
