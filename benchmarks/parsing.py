@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _measure import Results, SkippedError, run, take_turns, versioned, wanted
+from _measure import Results, run, take_turns, versioned, wanted
 
 from cmbert_retrieval.corpora import READERS, open_corpus
 from cmbert_retrieval.corpora.jats import parse_article
@@ -147,7 +147,8 @@ def pmc(data: Path, results: Results) -> None:
 def pubmed(data: Path, results: Results) -> None:
     """Measure records of PubMed: the few of the sample, over and over, as one file."""
     if "pubmed" not in READERS:
-        raise SkippedError("this version has no reader 'pubmed'")
+        results.skip("PubMed records", "this version has no reader 'pubmed'")
+        return
     peer = versioned("pubmed_parser")
     import pubmed_parser
 

@@ -73,9 +73,7 @@ class TextWalker:
 
     def title(self, element: etree._Element) -> str:
         """Return the text of a title without the footnotes and footnote marks in it."""
-        if len(element) == 0:
-            return clean(element.text or "")
-        for mark in list(element.iter("xref", "fn")):
+        for mark in list(element.iter("xref", "fn")) if len(element) else ():
             if mark.tag == "fn" or mark.get("ref-type") in ("fn", "author-notes", "corresp"):
                 parent, previous = mark.getparent(), mark.getprevious()
                 if parent is None or mark is element:
@@ -140,9 +138,7 @@ class TextWalker:
             return
         self._flush()
         label, heading = element.find("label"), element.find("title")
-        if heading is None:
-            heading = element.find("caption/title")
-        if heading is None:
+        if heading is None and (heading := element.find("caption/title")) is None:
             heading = label
         path, title = self._path, ""
         if heading is not None and (title := self.title(heading)):
@@ -374,9 +370,8 @@ def _table_of_handlers() -> dict[object, _Handler]:
         (walker._block, "p title subtitle disp-quote speech verse-group verse-line attrib preformat code"),
         (walker._block, "caption list def-list term-head def-head table-wrap-foot tr row question"),
         (walker._block, "answer address"),
-        (walker._section, "sec app app-group boxed-text ack notes glossary gloss-group bio fn-group"),
-        (walker._section, "statement floats-group floats-wrap back body dedication question-wrap"),
-        (walker._section, "disp-formula-group"),
+        (walker._section, "sec app app-group statement bio glossary gloss-group fn-group disp-formula-group"),
+        (walker._section, "boxed-text floats-group floats-wrap back body dedication question-wrap ack notes"),
         (walker._item, "list-item"),
         (walker._definition, "def-item"),
         (walker._note, "fn"),
