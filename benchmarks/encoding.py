@@ -1,103 +1,133 @@
-"""Speed of the int8 backend against ``SentenceTransformer.encode`` as it comes: same model, texts and cores.
+"""Texts a second of the default encoding path, int8 onnx, beside ``SentenceTransformer.encode`` as it comes.
 
-Both sides take turns in one process, so that whatever else the machine does meets both. Prints a JSON line
-for each kind of text: the median texts a second of both sides, their ratio, and how far the vectors agree.
-
-    python benchmarks/encoding.py [--texts FILE] [--repeats 5]
+Same model, same texts, same number of threads, in one process: all-MiniLM-L6-v2, the default encoder, on
+short texts (titles of ICD-10-CM) and long ones (articles cut to 256 tokens); and a model of ModernBERT-base's
+shape (149 million weights, as Clinical ModernBERT has; random ones) that ``cmbert export --quantize int8``
+exported. How far the vectors agree stands beside the speed.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
+import itertools
 import random
-import statistics
-import time
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cmbert_retrieval.encoders import load_encoder
+from _measure import RUNS, Results, read_jsonl, run, take_turns, versioned
+
+from cmbert_retrieval.encoders import Encoder, load_encoder
 from cmbert_retrieval.encoders.agreement import compare_vectors
+from cmbert_retrieval.encoders.export import export_encoder
 from cmbert_retrieval.threads import thread_budget
+
+REPEATS = 5
+SHORT, LONG, LONG_LARGE = 512, 32, 8  # texts a call
 
 
 def icd_titles(count: int) -> list[str]:
     """Return titles of ICD-10-CM codes, drawn with a fixed seed."""
-    package = importlib.util.find_spec("simple_icd_10_cm")
-    if package is None or not package.submodule_search_locations:
-        raise SystemExit("needs the package simple-icd-10-cm")
-    (tabular,) = (Path(package.submodule_search_locations[0]) / "data").glob("*.xml")
-    titles = sorted(
-        {entry.findtext("desc", "") for entry in ElementTree.parse(tabular).getroot().iter("diag")}
-    )
+    from cmbert_retrieval.corpora import open_corpus
+
+    titles = sorted({document.title for document in open_corpus("icd10cm", "")})
     return random.Random(7).sample(titles, count)
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def long_texts(data: Path, encoder: Encoder, count: int) -> list[str]:
+    """Return texts that fill 256 tokens."""
+    articles = read_jsonl(data / "pmc_evidence_inference" / "pmc_fulltext_ccby_cc0.jsonl.gz")
+    texts = (
+        " ".join(p for section in article["sections"] for p in section["p"])[:3000] for article in articles
     )
-    parser.add_argument(
-        "--texts", type=Path, help="a long text a line; joined ICD-10-CM titles when left out"
-    )
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--short", type=int, default=512)
-    parser.add_argument("--long", type=int, default=32)
-    arguments = parser.parse_args()
+    return list(itertools.islice((text for text in texts if encoder.count_tokens([text])[0] >= 254), count))
 
+
+def large_encoder() -> Path:
+    """Return a folder with an encoder of ModernBERT-base's shape and random weights, made once.
+
+    The tokenizer is that of the default encoder, as ModernBERT's own comes with no package.
+    """
+    folder = RUNS / "modernbert-base-shaped"
+    if folder.exists():
+        return folder
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import AutoTokenizer, ModernBertConfig, ModernBertModel
+
+    torch.manual_seed(7)
+    source: Any = load_encoder(backend="sentence_transformers", device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(source.folder)
+    special = {"pad_token_id": tokenizer.pad_token_id}
+    special |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    special |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+    work = folder.with_suffix(".new")
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "model").mkdir(parents=True)
+    ModernBertModel(ModernBertConfig(**special)).save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+    transformer = Transformer(str(work / "model"), max_seq_length=256)
+    modules = [transformer, Pooling(transformer.get_embedding_dimension(), "mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(
+        str(work / "encoder"), create_model_card=False
+    )
+    (work / "encoder").rename(folder)
+    shutil.rmtree(work)
+    return folder
+
+
+def large_export() -> Path:
+    """Return what ``cmbert export --quantize int8`` makes of ``large_encoder``, made once."""
+    folder = RUNS / "modernbert-base-shaped-int8"
+    if not folder.exists():
+        export_encoder(large_encoder(), folder, quantize="int8")
+    return folder
+
+
+def compare(
+    results: Results, name: str, ours: Encoder, theirs: Any, texts: Sequence[str], *, mark: str, repeats: int
+) -> None:
+    """Measure one set of texts."""
+    texts = list(texts)
+    times = take_turns(
+        {"ours": lambda: ours.encode_document(texts), "theirs": lambda: theirs.encode(texts)}, repeats
+    )
+    agreement = compare_vectors(theirs.encode(texts), ours.encode_document(texts))
+    results.add(
+        name,
+        ours=len(texts) / times["ours"].p50,
+        theirs=len(texts) / times["theirs"].p50,
+        unit="texts/s",
+        peer=versioned("sentence-transformers"),
+        repeats=repeats,
+        mark=mark,
+        texts=len(texts),
+        mean_cosine=round(agreement.mean_cosine, 4),
+        min_cosine=round(agreement.min_cosine, 4),
+        rank_correlation=round(agreement.rank_correlation, 4),
+    )
+
+
+def encoding(data: Path, results: Results) -> None:
+    """Measure both models."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(thread_budget())
     ours = load_encoder(backend="onnx")
-    exact: Any = load_encoder(backend="sentence_transformers", device="cpu", dtype="float32")
-    theirs = SentenceTransformer(str(exact.folder), device="cpu")
-
-    if arguments.texts:
-        long = [line for line in arguments.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
-    else:
-        titles = icd_titles(arguments.long * 60)
-        long = [" ".join(titles[start : start + 60]) for start in range(0, len(titles), 60)]
-    long = [text for text, count in zip(long, ours.count_tokens(long), strict=True) if count >= 254]
-    for name, texts in (
-        ("icd10cm titles", icd_titles(arguments.short)),
-        ("256 tokens", long[: arguments.long]),
-    ):
-        sides = {
-            "sentence_transformers_fp32": lambda texts=texts: theirs.encode(texts),
-            "onnx_int8": lambda texts=texts: ours.encode_document(texts),
-        }
-        times: dict[str, list[float]] = {side: [] for side in sides}
-        for call in sides.values():
-            call()
-        for _ in range(arguments.repeats):
-            for side, call in sides.items():
-                times[side].append(seconds(call))
-        medians = {side: statistics.median(values) for side, values in times.items()}
-        agreement = compare_vectors(theirs.encode(texts), ours.encode_document(texts))
-        result: dict[str, Any] = {"texts": name, "count": len(texts), "threads": thread_budget()}
-        result |= {f"{side}_per_second": round(len(texts) / value, 1) for side, value in medians.items()}
-        result["ratio"] = round(medians["sentence_transformers_fp32"] / medians["onnx_int8"], 2)
-        result |= {
-            "min_cosine": round(agreement.min_cosine, 4),
-            "mean_cosine": round(agreement.mean_cosine, 4),
-        }
-        result["rank_correlation"] = round(agreement.rank_correlation, 4)
-        print(json.dumps(result), flush=True)
-    query = [seconds(lambda: ours.encode_query(["type 2 diabetes with kidney disease"])) for _ in range(50)]
-    print(json.dumps({"texts": "one query", "onnx_int8_p50_ms": round(statistics.median(query) * 1e3, 2)}))
+    source: Any = load_encoder(backend="sentence_transformers", device="cpu", dtype="float32")
+    theirs = SentenceTransformer(str(source.folder), device="cpu")
+    long = long_texts(data, ours, LONG)
+    sets = (("titles of ICD-10-CM", icd_titles(SHORT)), ("256 tokens", long))
+    for name, texts in sets:
+        compare(results, f"MiniLM, {name}", ours, theirs, texts, mark="ratio >= 2", repeats=REPEATS)
+    del theirs
+    large = load_encoder(large_export(), backend="onnx")
+    theirs = SentenceTransformer(str(large_encoder()), device="cpu")
+    name = "ModernBERT-base-shaped, 256 tokens"
+    compare(results, name, large, theirs, long[:LONG_LARGE], mark="ratio >= 2.5", repeats=3)
 
 
 if __name__ == "__main__":
-    main()
+    run(encoding, __doc__)

@@ -1,35 +1,28 @@
 """How hybrid search joins words and meaning: nDCG@10 of each setting on the training claims of SciFact.
 
-Chooses the defaults of ``search`` in recipes. Reads the folder ``scifact`` of ``$CMBERT_SHARED``; builds its
-index once, in ``runs/fusion``. Prints one JSON line a setting.
-
-    python benchmarks/fusion.py [--claims 400]
+Chooses the defaults of ``search`` in recipes. The other side is the better of words alone and meaning alone.
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
 import itertools
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import ir_measures
 import numpy as np
+from _built import built_index
+from _measure import Results, read_jsonl, run, wanted
 from ir_measures import nDCG
 from numpy.typing import NDArray
 
 from cmbert_retrieval.config import IndexRecipe
-from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.corpora.beir import read_qrels
 from cmbert_retrieval.encoders import Encoder, load_encoder
-from cmbert_retrieval.indexes.manifest import MANIFEST
 from cmbert_retrieval.indexes.reader import IndexReader
-from cmbert_retrieval.indexes.writer import IndexWriter
 from cmbert_retrieval.retriever import Retriever
 
+CLAIMS = 400
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 DEPTHS = (50, 100, 200, 1000)
 
@@ -51,41 +44,43 @@ class EncodedQueries:
         return self._encoder.encode_query(texts)
 
 
-def main() -> None:
-    """Build what is missing, then print one line a setting."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--claims", type=int, default=400, help="how many claims")
-    arguments = parser.parse_args()
-    folder = Path(os.environ.get("CMBERT_SHARED", "")) / "scifact"
-    if not (folder / "corpus.jsonl.gz").is_file():
-        raise SystemExit("skipped: set CMBERT_SHARED to a folder that holds scifact/corpus.jsonl.gz")
+def fusion(data: Path, results: Results) -> None:
+    """Measure every setting."""
+    folder = wanted(data / "scifact")
     qrels = read_qrels(folder / "qrels.train.cited.tsv")
-    with gzip.open(folder / "queries.train.jsonl.gz", "rt", encoding="utf-8") as lines:
-        claims = {str(claim["_id"]): claim["text"] for claim in map(json.loads, lines)}
-    queries = dict(itertools.islice(((id_, claims[id_]) for id_ in qrels), arguments.claims))
+    claims = {str(claim["_id"]): claim["text"] for claim in read_jsonl(folder / "queries.train.jsonl.gz")}
+    queries = dict(itertools.islice(((id_, claims[id_]) for id_ in qrels), CLAIMS))
     qrels = {id_: qrels[id_] for id_ in queries}
-
+    recipe = IndexRecipe.for_corpus(
+        "jsonl", folder / "corpus.jsonl.gz", name="scifact", overrides=["passages=none"]
+    )
     encoder = load_encoder()
-    index = Path("runs/fusion")
-    if not (index / MANIFEST).is_file():
-        corpus = folder / "corpus.jsonl.gz"
-        recipe = IndexRecipe.for_corpus("jsonl", corpus, overrides=["passages=none"])
-        with IndexWriter(index) as writer:
-            writer.build(open_corpus("jsonl", corpus), recipe, encoder)
-    with Retriever(IndexReader(index), EncodedQueries(encoder, list(queries.values()))) as retriever:
+    reader = IndexReader(built_index(recipe, encoder))
+    with Retriever(reader, EncodedQueries(encoder, list(queries.values()))) as retriever:
         settings = retriever.manifest.recipe["search"]
-        tried = [("lexical", "", 0.0, 0), ("dense", "", 0.0, 0)]
-        tried += [("hybrid", "min-max", weight, depth) for weight in WEIGHTS for depth in DEPTHS]
-        tried += [("hybrid", "rrf", 0.5, depth) for depth in DEPTHS]
-        for mode, fusion, weight, depth in tried:
-            settings.update(dense_weight=weight, depth=depth or 10)
-            run = retriever.run(queries, k=10, mode=mode, fusion=fusion or None)
-            score = ir_measures.calc_aggregate([nDCG @ 10], qrels, run)[nDCG @ 10]
-            row = {"mode": mode, "fusion": fusion, "dense_weight": weight, "depth": depth}
-            print(json.dumps({**row, "claims": len(queries), "nDCG@10": round(score, 4)}), flush=True)
+
+        def score(mode: str, fusion: str | None = None, weight: float = 0.0, depth: int = 10) -> float:
+            settings.update(dense_weight=weight, depth=depth)
+            found = retriever.run(queries, k=10, mode=mode, fusion=fusion)
+            return float(ir_measures.calc_aggregate([nDCG @ 10], qrels, found)[nDCG @ 10])
+
+        alone = {mode: score(mode) for mode in ("lexical", "dense")}
+        best = max(alone, key=lambda mode: alone[mode])
+        tried = [("min-max", weight, depth) for weight in WEIGHTS for depth in DEPTHS]
+        tried += [("rrf", 0.5, depth) for depth in DEPTHS]
+        for fusion_, weight, depth in tried:
+            results.add(
+                f"{fusion_}, dense_weight={weight}, depth={depth}",
+                ours=score("hybrid", fusion_, weight, depth),
+                theirs=alone[best],
+                unit="nDCG@10",
+                peer=f"{best} alone",
+                repeats=1,
+                claims=len(queries),
+                lexical=round(alone["lexical"], 4),
+                dense=round(alone["dense"], 4),
+            )
 
 
 if __name__ == "__main__":
-    main()
+    run(fusion, __doc__)

@@ -1,29 +1,38 @@
-"""Articles per second and words found: this library's PMC reader beside pubmed_parser, in one run.
+"""Articles and records a second, and words found: our readers of PMC and PubMed beside pubmed_parser.
 
-    python benchmarks/parsing.py FOLDER_OF_XML_OR_ARCHIVE [--limit 300] [--rounds 3]
+Both sides read the same files from the disk, in one thread, in turns, and processor time counts. What
+pubmed_parser offers for the text of an article is called once a file each:
 
-Prints one JSON line a measurement. Both sides read the same files from the disk, in one thread, in turns.
-The best round counts, in processor time, so that neighbours on the machine do not matter. "text" is metadata,
-abstract and paragraphs; "all" adds captions, tables and references, which ours always reads and
-pubmed_parser with three more functions.
+- paragraphs: ``parse_pubmed_xml`` (metadata, abstract) and ``parse_pubmed_paragraph(all_paragraph=True)``;
+- all text: these, ``parse_pubmed_caption`` and ``parse_pubmed_table``;
+- with references: these and ``parse_pubmed_references``.
+
+Ours always reads everything, in one call. A file that raises an exception counts as read and as a failure.
+Of PubMed, ours gives documents with all metadata, theirs what ``parse_medline_xml`` yields as it comes.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import gzip
+import math
 import re
-import sys
+import statistics
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _measure import Results, run, take_turns, versioned, wanted
+
+from cmbert_retrieval.corpora import READERS, open_corpus
 from cmbert_retrieval.corpora.jats import parse_article
 
 WORD = re.compile(r"\w+")
+ROUNDS = 3
+PUBMED_RECORDS = 5000  # at least
 
 
 def ours(path: Path) -> list[str]:
@@ -31,26 +40,38 @@ def ours(path: Path) -> list[str]:
     return [parse_article(path.read_bytes()).text_and_sections()[0]]
 
 
-def theirs(pubmed_parser: Any, *, everything: bool) -> Callable[[Path], list[str]]:
-    """Return the same for pubmed_parser."""
+def theirs(
+    pubmed_parser: Any, *, floats: bool = False, references: bool = False
+) -> Callable[[Path], list[str]]:
+    """Return what does the same with pubmed_parser."""
 
     def read(path: Path) -> list[str]:
         file = str(path)
         texts = [pubmed_parser.parse_pubmed_xml(file)["abstract"]]
         texts += [p["text"] for p in pubmed_parser.parse_pubmed_paragraph(file, all_paragraph=True)]
-        if everything:
+        if floats:
             texts += [caption["fig_caption"] for caption in pubmed_parser.parse_pubmed_caption(file) or []]
             for table in pubmed_parser.parse_pubmed_table(file) or []:
                 texts += [table["caption"] or "", *table["table_columns"]]
                 texts += [cell for row in table["table_values"] for cell in row]
+        if references:
             pubmed_parser.parse_pubmed_references(file)
         return texts
 
     return read
 
 
-def measure(name: str, read: Callable[[Path], list[str]], files: list[Path]) -> dict[str, Any]:
-    """Return articles per second of processor time, words and failures of one pass over the files."""
+@dataclass
+class Pass:
+    """One reading of all files by one side: records a second of processor time, words, failures."""
+
+    speed: float
+    words: int
+    failures: int
+
+
+def read_all(read: Callable[[Path], list[str]], files: list[Path]) -> Pass:
+    """Read all files with one side."""
     words = failures = 0
     seconds = 0.0
     for file in files:
@@ -62,63 +83,110 @@ def measure(name: str, read: Callable[[Path], list[str]], files: list[Path]) -> 
             failures += 1
         seconds += time.process_time() - began
         words += sum(len(WORD.findall(text or "")) for text in texts)
-    return {
-        "name": name,
-        "articles": len(files),
-        "articles_per_cpu_s": round(len(files) / seconds, 1),
-        "words": words,
-        "failures": failures,
-    }
+    return Pass(len(files) / seconds, words, failures)
 
 
-def unpack(path: Path, folder: Path, limit: int) -> list[Path]:
-    """Return up to ``limit`` article files below a folder, or out of an archive."""
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix in (".xml", ".nxml"))[:limit]
+def unpack(archive: Path, folder: Path) -> list[Path]:
+    """Return the article files of an archive, unpacked."""
     files = []
-    with tarfile.open(path) as tar:
+    with tarfile.open(archive) as tar:
         for member in tar:
-            if member.isreg() and member.name.endswith((".xml", ".nxml")) and len(files) < limit:
-                stream = tar.extractfile(member)
-                assert stream is not None
+            stream = tar.extractfile(member) if member.name.endswith(".xml") else None
+            if stream is not None:
                 files.append(folder / f"{len(files)}.xml")
                 files[-1].write_bytes(stream.read())
     return files
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--limit", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    sides: dict[str, Callable[[Path], list[str]]] = {"cmbert-retrieval": ours}
-    try:
-        import pubmed_parser
-    except ImportError:
-        print("skipped: pubmed_parser is not installed (pip install pubmed_parser)", file=sys.stderr)
-    else:
-        sides["pubmed_parser, text"] = theirs(pubmed_parser, everything=False)
-        sides["pubmed_parser, all"] = theirs(pubmed_parser, everything=True)
+def pmc(data: Path, results: Results) -> None:
+    """Measure the full texts of PMC."""
+    archive = wanted(data / "pmc_oa_bulk_sample" / "oa_comm_xml.sample.baseline.tar.gz")
+    peer = versioned("pubmed_parser")
+    import pubmed_parser
+
+    sides = {
+        "ours": ours,
+        "paragraphs": theirs(pubmed_parser),
+        "all text": theirs(pubmed_parser, floats=True),
+        "with references": theirs(pubmed_parser, floats=True, references=True),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        files = unpack(options.path, Path(folder), options.limit)
-        if not files:
-            sys.exit(f"{options.path}: no .xml or .nxml files; expected a folder of them or a .tar.gz")
-        best: dict[str, dict[str, Any]] = {}
-        for _ in range(options.rounds):
-            for name, read in sides.items():
-                result = measure(name, read, files)
-                if name not in best or result["articles_per_cpu_s"] > best[name]["articles_per_cpu_s"]:
-                    best[name] = result
-    reference = best["cmbert-retrieval"]
-    for result in best.values():
-        result["ours_is_faster_by"] = round(reference["articles_per_cpu_s"] / result["articles_per_cpu_s"], 2)
-        result["words_share"] = round(result["words"] / reference["words"], 3)
-        print(json.dumps(result))
+        files = unpack(archive, Path(folder))
+        passes: dict[str, list[Pass]] = {side: [] for side in sides}
+        for _ in range(ROUNDS):
+            for side, read in sides.items():
+                passes[side].append(read_all(read, files))
+    speeds = {side: statistics.median(one.speed for one in done) for side, done in passes.items()}
+    mine = passes["ours"][0]
+    for side in ("paragraphs", "all text", "with references"):
+        other = passes[side][0]
+        results.add(
+            f"PMC articles, {side}",
+            ours=speeds["ours"],
+            theirs=speeds[side],
+            unit="articles/s",
+            peer=peer,
+            repeats=ROUNDS,
+            mark="ratio >= 1.5",
+            articles=len(files),
+            failures=mine.failures,
+            failures_theirs=other.failures,
+        )
+        if side != "with references":
+            results.add(
+                f"PMC words found, {side}",
+                ours=mine.words,
+                theirs=other.words,
+                unit="words",
+                peer=peer,
+                repeats=1,
+                mark="ratio >= 1",
+            )
+
+
+def pubmed(data: Path, results: Results) -> None:
+    """Measure records of PubMed: the few of the sample, over and over, as one file."""
+    if "pubmed" not in READERS:
+        results.skip("PubMed records", "this version has no reader 'pubmed'")
+        return
+    peer = versioned("pubmed_parser")
+    import pubmed_parser
+
+    records: list[bytes] = []
+    for path in sorted(wanted(data / "jats_medline_samples").iterdir()):
+        if path.name.endswith((".xml", ".xml.gz")):
+            raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            records += re.findall(rb"<PubmedArticle\b.*?</PubmedArticle>", raw, re.DOTALL)
+    copies = math.ceil(PUBMED_RECORDS / len(records))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pubmed26n0001.xml.gz"
+        content = b"\n".join([b"<PubmedArticleSet>", *records * copies, b"</PubmedArticleSet>"])
+        path.write_bytes(gzip.compress(content))
+        sides: dict[str, Callable[[], list[str]]] = {
+            "ours": lambda: [document.text for document in open_corpus("pubmed", path)],
+            "theirs": lambda: [found["abstract"] for found in pubmed_parser.parse_medline_xml(str(path))],
+        }
+        counts = {side: len(read()) for side, read in sides.items()}
+        times = take_turns(sides, ROUNDS)
+    results.add(
+        "PubMed records",
+        ours=counts["ours"] / statistics.median(times["ours"].processor),
+        theirs=counts["theirs"] / statistics.median(times["theirs"].processor),
+        unit="records/s",
+        peer=peer,
+        repeats=ROUNDS,
+        mark="ours >= 5000",
+        records=counts["ours"],
+        records_theirs=counts["theirs"],
+        different=len(records),
+    )
+
+
+def parsing(data: Path, results: Results) -> None:
+    """Measure both kinds of XML."""
+    pmc(data, results)
+    pubmed(data, results)
 
 
 if __name__ == "__main__":
-    main()
+    run(parsing, __doc__)

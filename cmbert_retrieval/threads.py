@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cmbert_retrieval.errors import ConfigError
@@ -35,6 +38,27 @@ def thread_budget(threads: int | None = None) -> int:
         name = "threads" if threads is not None else "CMBERT_THREADS"
         raise ConfigError(f"{name} is {given!r}; expected a positive whole number")
     return count
+
+
+_environment = threading.Lock()
+
+
+@contextmanager
+def sleeping_openmp() -> Iterator[None]:
+    """Load a library with OpenMP in here: its threads sleep while they wait, unless the user says otherwise.
+
+    By default they spin. Where other work has one of the cores, all then wait for the end of its time slice:
+    a search over 40,000 vectors took 25 ms instead of 3.
+    """
+    name = "OMP_WAIT_POLICY"
+    with _environment:
+        given = name in os.environ
+        os.environ.setdefault(name, "passive")  # read once, when the library is loaded
+        try:
+            yield
+        finally:
+            if not given:
+                os.environ.pop(name, None)  # not meant for torch
 
 
 def limit_tokenizers(threads: int | None = None) -> None:

@@ -73,7 +73,7 @@ class TextWalker:
 
     def title(self, element: etree._Element) -> str:
         """Return the text of a title without the footnotes and footnote marks in it."""
-        for mark in list(element.iter("xref", "fn")):
+        for mark in list(element.iter("xref", "fn")) if len(element) else ():
             if mark.tag == "fn" or mark.get("ref-type") in ("fn", "author-notes", "corresp"):
                 parent, previous = mark.getparent(), mark.getprevious()
                 if parent is None or mark is element:
@@ -137,11 +137,12 @@ class TextWalker:
             self._block(element)
             return
         self._flush()
-        named = (element.find(tag) for tag in ("title", "caption/title", "label"))
-        heading = next((found for found in named if found is not None), None)
+        label, heading = element.find("label"), element.find("title")
+        if heading is None and (heading := element.find("caption/title")) is None:
+            heading = label
         path, title = self._path, ""
         if heading is not None and (title := self.title(heading)):
-            title = marks.with_label(title, heading, element.find("label"))
+            title = marks.with_label(title, heading, label)
             self._path = (*path, title)
         before, kind = self._count(), self._kind
         if not path and kind == "paragraph" and marks.is_about_the_paper(title):
@@ -369,9 +370,8 @@ def _table_of_handlers() -> dict[object, _Handler]:
         (walker._block, "p title subtitle disp-quote speech verse-group verse-line attrib preformat code"),
         (walker._block, "caption list def-list term-head def-head table-wrap-foot tr row question"),
         (walker._block, "answer address"),
-        (walker._section, "sec app app-group boxed-text ack notes glossary gloss-group bio fn-group"),
-        (walker._section, "statement floats-group floats-wrap back body dedication question-wrap"),
-        (walker._section, "disp-formula-group"),
+        (walker._section, "sec app app-group statement bio glossary gloss-group fn-group disp-formula-group"),
+        (walker._section, "boxed-text floats-group floats-wrap back body dedication question-wrap ack notes"),
         (walker._item, "list-item"),
         (walker._definition, "def-item"),
         (walker._note, "fn"),

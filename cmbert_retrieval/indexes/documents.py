@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sqlite3
 import threading
@@ -132,7 +133,10 @@ class _Cursor(sqlite3.Cursor):
         return next(self, None)
 
     def fetchall(self) -> list[Any]:
-        return list(self)
+        try:  # not row by row through __next__, which takes twice as long
+            return super().fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.connection.path, error) from None
 
 
 def _damaged(path: Path, error: sqlite3.DatabaseError) -> IndexCorruptError:
@@ -211,11 +215,14 @@ class DocumentStore:
 
     def parents(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
         """Return row -> (document number, document id)."""
-        sql = (
-            "SELECT row, document, documents.id FROM json_each(?) AS wanted "
-            "JOIN rows ON rows.row = wanted.value JOIN documents USING (document)"
-        )
-        return {row: (number, id_) for row, number, id_ in self.query(sql, (json.dumps(list(rows)),))}
+        wanted = json.dumps(list(rows))
+        sql = "SELECT row, document FROM json_each(?) JOIN rows ON row = value"
+        numbers = dict(self.query(sql, (wanted,)).fetchall())
+        # Apart from that, for several rows are often of one document.
+        named = json.dumps(list(set(numbers.values())))
+        sql = "SELECT document, documents.id FROM json_each(?) JOIN documents ON document = value"
+        ids = dict(self.query(sql, (named,)).fetchall())
+        return {row: (number, ids[number]) for row, number in numbers.items() if number in ids}
 
     def rows_matching(self, where: Filter) -> Iterator[int]:
         """Yield the rows, dead ones included, whose documents pass the filter, in order."""
@@ -228,8 +235,31 @@ class DocumentStore:
         """Return one row with its text."""
         found = next(self.read_rows("row = ?", (row,)), None)
         if found is None:
-            raise IndexCorruptError(f"{self._path}: row {row} is missing; run: cmbert index verify")
+            raise self._missing_row(row)
         return found
+
+    def read_with_document(self, row: int) -> tuple[Row, Document]:
+        """Return one row and its whole document, whose text is read once."""
+        sql = "SELECT document, number, start, end, entry, title FROM rows WHERE row = ?"
+        found = self.query(sql, (row,)).fetchone()
+        if found is None:
+            raise self._missing_row(row)
+        document = self.document(found[0])
+        return self._row((row, *found), document.text), document
+
+    def _missing_row(self, row: int) -> IndexCorruptError:
+        return IndexCorruptError(f"{self._path}: row {row} is missing; run: cmbert index verify")
+
+    def _row(self, values: tuple[Any, ...], text: str) -> Row:
+        """Return a row out of what is stored of it and the text of its document."""
+        row, document, number, start, end, entry, title = values
+        try:
+            passage = text[start:end] if entry is None else entry
+            return Row(row, document, number, start, end, entry, title, row_text(title, passage))
+        except (TypeError, AttributeError):
+            raise IndexCorruptError(
+                f"{self._path}: row {row} is not as a build makes it; run: cmbert index verify"
+            ) from None
 
     def read_rows(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Row]:
         """Yield rows with their texts in row order. Each document's text is read once."""
@@ -237,17 +267,12 @@ class DocumentStore:
             f"SELECT row, document, number, start, end, entry, title FROM rows WHERE {condition} ORDER BY row"
         )
         current, text = -1, ""
-        for row, document, number, start, end, entry, title in self.query(sql, parameters):
+        for values in self.query(sql, parameters):
+            document, entry = values[1], values[5]
             if entry is None and document != current:
                 current = document
                 text = self._text(document)
-            try:
-                passage = text[start:end] if entry is None else entry
-                yield Row(row, document, number, start, end, entry, title, row_text(title, passage))
-            except (TypeError, AttributeError):
-                raise IndexCorruptError(
-                    f"{self._path}: row {row} is not as a build makes it; run: cmbert index verify"
-                ) from None
+            yield self._row(values, text)
 
     def _text(self, document: int) -> str:
         found = self.query("SELECT text FROM documents WHERE document = ?", (document,)).fetchone()
@@ -277,8 +302,10 @@ class DocumentStore:
             f"WHERE {condition} ORDER BY document"
         )
         for number, id_, title, text, metadata, sections in self.query(sql, parameters):
-            entries = self.query(
-                "SELECT entry FROM rows WHERE document = ? AND entry IS NOT NULL ORDER BY number", (number,)
+            # A document has entries or passages, never both: the first row tells.
+            entries = itertools.takewhile(
+                lambda found: found[0] is not None,
+                self.query("SELECT entry FROM rows WHERE document = ? ORDER BY number", (number,)),
             )
             try:
                 parsed = json.loads(metadata)

@@ -23,7 +23,7 @@ from cmbert_retrieval.storage import link_tree
 logger = logging.getLogger(__name__)
 
 ANALYSERS = ("english", "plain")
-WRITER_HEAP_BYTES = 64_000_000
+WRITER_HEAP_BYTES = 32_000_000
 _DELETED_AT_ONCE = 4096
 MAX_QUERY_TERMS = 1024
 """Terms of a query that are looked at: the rarest, which tell most."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 from cmbert_retrieval.fusion import min_max, reciprocal_rank
 from cmbert_retrieval.indexes.reader import IndexReader, Ranked
 
 FUSIONS = ("min-max", "rrf")
+_ROWS_PER_DOCUMENT = 4
+"""Rows to begin with for each document that is wanted: neighbours are often passages of one document."""
 
 
 class Candidates:
@@ -23,7 +26,7 @@ class Candidates:
         self.rows: dict[str, int] = {}
 
     @classmethod
-    def of(cls, reader: IndexReader, ranked: Ranked, *, group: bool) -> Candidates:
+    def of(cls, reader: IndexReader, ranked: Ranked, *, group: bool, enough: int | None = None) -> Candidates:
         """Keep the best row of each document; ``ranked`` comes by score, then row.
 
         Args:
@@ -31,15 +34,29 @@ class Candidates:
             ranked: scores and rows.
             group: whether rows count for their documents; otherwise each counts for itself, under a name that
                 sorts as the row does.
+            enough: how many are wanted at least, where so many are there; whatever ties with the last of
+                them comes along. None for all.
         """
         candidates = cls()
-        rows = ranked[1].tolist()
-        parents = reader.parents(ranked[1]) if group else {row: f"{row:020d}" for row in rows}
-        for score, row in zip(ranked[0].tolist(), rows, strict=True):
-            id_ = parents[row]
-            if id_ not in candidates.scores:
-                candidates.scores[id_] = score
-                candidates.rows[id_] = row
+        scores, rows = ranked[0].tolist(), ranked[1].tolist()
+        # Parents are looked up as far as they are needed: that takes longer than all else.
+        step = len(rows) if enough is None else enough
+        for start in range(0, len(rows), max(1, step)):
+            if enough is not None and len(candidates.scores) >= enough:
+                last = next(itertools.islice(candidates.scores.values(), enough - 1, None))
+                if scores[start] < last:
+                    break
+            part = rows[start : start + step]
+            parents = (
+                reader.parents(ranked[1][start : start + step])
+                if group
+                else {row: f"{row:020d}" for row in part}
+            )
+            for score, row in zip(scores[start : start + step], part, strict=True):
+                id_ = parents[row]
+                if id_ not in candidates.scores:
+                    candidates.scores[id_] = score
+                    candidates.rows[id_] = row
         return candidates
 
     def take(self, id_: str, other: Candidates) -> None:
@@ -52,7 +69,7 @@ class Candidates:
 def find_candidates(
     reader: IndexReader, search: Callable[[int], Ranked], k: int, *, depth: int, group: bool
 ) -> Candidates:
-    """Return the best ``depth`` rows, or more where they belong to fewer than ``k`` documents.
+    """Return the best of ``depth`` rows or more, until there are ``k`` documents.
 
     Args:
         reader: the index.
@@ -61,13 +78,13 @@ def find_candidates(
         depth: rows to begin with.
         group: whether rows count for their documents.
     """
-    wanted = depth
+    wanted = depth * _ROWS_PER_DOCUMENT if group else depth
     while True:
         ranked = search(wanted)
-        candidates = Candidates.of(reader, ranked, group=group)
+        candidates = Candidates.of(reader, ranked, group=group, enough=k)
         if len(candidates.scores) >= k or len(ranked[1]) < wanted:
             return candidates
-        wanted *= 2
+        wanted *= 4
 
 
 def find_fused(

@@ -171,8 +171,7 @@ class IndexReader:
         """Return a row and its whole document."""
         for segment in self.segments:
             if row in segment:
-                found = segment.documents.read_row(row)
-                return found, segment.documents.document(found.document)
+                return segment.documents.read_with_document(row)
         raise IndexCorruptError(f"{self.path}: row {row} is in no segment; run: cmbert index verify")
 
     def _locate(self, id: str) -> tuple[Segment, int, bytes] | None:

@@ -19,7 +19,7 @@ from cmbert_retrieval.indexes.shard_files import ShardedVectors
 from cmbert_retrieval.indexes.trust import check_faiss_file, check_faiss_index, faiss_flags
 from cmbert_retrieval.memory import available_memory
 from cmbert_retrieval.storage import atomic_file
-from cmbert_retrieval.threads import thread_budget
+from cmbert_retrieval.threads import sleeping_openmp, thread_budget
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +51,18 @@ def read_array(path: Path) -> NDArray[Any]:
         ) from None
 
 
-def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return inner products, rounded from double precision.
 
     Every path ends here, so that a row has one score whatever found it: FAISS, a filtered scan, one query or
     many.
     """
-    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    wide = vectors.astype(np.float64, copy=False)
+    return np.asarray(wide @ query.astype(np.float64), dtype=np.float32)
 
 
-def _longest(vectors: NDArray[np.float16]) -> float:
-    wide = vectors.astype(np.float32)
-    return float(np.sqrt(np.einsum("ij,ij->i", wide, wide).max(initial=0.0)))
+def _longest(vectors: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max(initial=0.0)))
 
 
 def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> str:
@@ -107,7 +107,8 @@ def write_faiss(path: Path, vectors: ShardedVectors, dim: int, factory: str) -> 
 
 def _faiss() -> Any:
     """Return FAISS, kept to our threads: it would take all cores of the machine."""
-    import faiss
+    with sleeping_openmp():
+        import faiss
 
     faiss.omp_set_num_threads(thread_budget())
     return faiss
@@ -188,6 +189,8 @@ class VectorSearch:
         self._path = folder / FAISS_FILE
         self._lock = threading.Lock()
         self._index: Any = None
+        self._lossy = False
+        self._threads = 1
         if not self._path.is_file():
             raise IndexCorruptError(f"{self._path} is missing; run: cmbert index verify")
         self._dim = dim
@@ -208,6 +211,7 @@ class VectorSearch:
                         f"expected {len(self.vectors)} of {self._dim}; run: cmbert index verify"
                     )
                 check_faiss_index(index, self._path)
+                self._lossy, self._threads = is_lossy(index), thread_budget()
                 self._index = index
             return self._index
 
@@ -241,15 +245,15 @@ class VectorSearch:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         if allowed is not None and total <= max(_EXACT_BELOW, len(self.vectors) * _EXACT_SHARE):
             return self._scan(query, np.flatnonzero(allowed))
-        lossy = is_lossy(self._open())
+        self._open()
         wanted = k + 8
         while True:
-            asked = min(candidates_for(wanted, lossy=lossy), total)
+            asked = min(candidates_for(wanted, lossy=self._lossy), total)
             positions = self._candidates(query, asked, allowed, wanted)
             if len(positions) < k:  # a graph index loses its way behind a selective filter
                 chosen = np.arange(len(self.vectors)) if allowed is None else np.flatnonzero(allowed)
                 return self._scan(query, chosen)
-            vectors = self.vectors.take(positions)
+            vectors = self._vectors(positions)
             scores = exact_scores(query, vectors)
             ordered = np.sort(scores)[::-1]
             # FAISS adds up in float32: what it puts behind the last candidate may be as good as that.
@@ -261,8 +265,10 @@ class VectorSearch:
     def _candidates(
         self, query: NDArray[np.float32], asked: int, allowed: NDArray[np.bool_] | None, wanted: int
     ) -> NDArray[np.int64]:
-        faiss = _faiss()
+        import faiss
+
         index = self._open()
+        faiss.omp_set_num_threads(self._threads)  # OpenMP keeps a number for each thread that calls
         if allowed is None:
             parameters = search_parameters(index, wanted)
         else:
@@ -277,6 +283,16 @@ class VectorSearch:
             return np.empty(0, np.int64)  # a kind that knows no filters: the caller scans instead
         positions = found[0]
         return np.asarray(positions[positions >= 0], dtype=np.int64)
+
+    def _vectors(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return ``[positions, dim]``, the stored vectors.
+
+        ``Flat`` holds the same values, in one piece and just looked at: gathering them from the files of the
+        shards took ten times as long.
+        """
+        if self._factory == "Flat":
+            return np.asarray(self._open().reconstruct_batch(positions), dtype=np.float64)
+        return self.vectors.take(positions).astype(np.float64)
 
     def _scan(
         self, query: NDArray[np.float32], positions: NDArray[np.int64]

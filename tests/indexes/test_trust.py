@@ -30,6 +30,8 @@ from cmbert_retrieval.indexes.manifest import (
     write_manifest,
 )
 from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
+from cmbert_retrieval.indexes.vectors import FAISS_FILE, write_faiss
 from cmbert_retrieval.indexes.verify import verify
 
 FAISS = "segments/00000/vectors.faiss"
@@ -328,11 +330,14 @@ def test_lists_of_rows_that_do_not_ascend_within_the_index_are_refused(
 
 
 def test_stored_vectors_that_are_not_finite_are_an_error_in_one_line(copy: Path, encoder: Encoder) -> None:
-    for path in sorted((copy / "segments" / "00000").glob("vectors-*.npy")):
+    folder = copy / "segments" / "00000"
+    for path in shard_paths(folder):
         vectors = np.load(path)
         vectors[0, 0] = np.nan
         np.save(path, vectors)
         sign(copy, path.relative_to(copy).as_posix())
+    write_faiss(folder / FAISS_FILE, ShardedVectors(shard_paths(folder)), encoder.identity.dim, "Flat")
+    sign(copy, (folder / FAISS_FILE).relative_to(copy).as_posix())
     with Retriever(IndexReader(copy), encoder) as retriever:
         for mode in ("dense", "hybrid"):
             with pytest.raises(
