@@ -22,8 +22,8 @@ from cmbert_retrieval.corpora.code_files import (
     release_in_name,
     text_lines,
 )
-from cmbert_retrieval.corpora.files import UnusableError
 from cmbert_retrieval.corpora.fields import valid_id
+from cmbert_retrieval.corpora.files import UnusableError
 from cmbert_retrieval.corpora.xmlstream import stream_records
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Document

@@ -9,8 +9,8 @@ from typing import Any
 from cmbert_retrieval.corpora.base import logger
 from cmbert_retrieval.corpora.code_documents import code_document, distinct
 from cmbert_retrieval.corpora.code_files import MAX_CODES, CodeFilesCorpus, Problem
-from cmbert_retrieval.corpora.files import UnusableError
 from cmbert_retrieval.corpora.fields import valid_id
+from cmbert_retrieval.corpora.files import UnusableError
 from cmbert_retrieval.corpora.obo import read_obo
 from cmbert_retrieval.corpora.obographs import read_obographs
 from cmbert_retrieval.corpora.ontology_terms import SCOPES, OntologyHeader, OntologyTerm
