@@ -188,7 +188,8 @@ class HcpcsCorpus(CodeFilesCorpus):
         if delimiter == "\t":
             reader = csv.reader(texts, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         else:
-            reader = csv.reader(texts)
+            # Strict: the end within a quote is an error, however long a cell the process allows by then.
+            reader = csv.reader(texts, strict=True)
         try:
             for cells in reader:
                 number = reader.line_num + 1
