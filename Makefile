@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 PMC ?=
-DATA ?= $(or $(CMBERT_SHARED),../shared/data)
+DATA ?= $(or $(CMBERT_DATA),../shared/data)
 ONLY ?=
+SUITE ?= eval/suites/abstracts.yaml
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ EXTRAS_FLAGS ?= -q
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-extras lint bench bench-pyserini wheel clean
+.PHONY: help demo test test-extras lint eval bench bench-pyserini wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +32,7 @@ test: lint ## lint, types, layers and the fast tests; needs neither torch nor da
 	@$(RUN) pytest $(TEST_FLAGS) -m "not slow and not gpu"
 
 test-extras: export HF_HUB_OFFLINE := 1
-test-extras: $(DONE)/dev $(DONE)/minilm $(DONE)/data ## the slow tests: real models, real data, faults, GPUs where there are some
+test-extras: $(DONE)/dev $(DONE)/minilm $(DONE)/data $(DONE)/eval ## the slow tests: real models, real data, faults, GPUs where there are some
 	@$(RUN) pytest $(EXTRAS_FLAGS) -m "slow or gpu" || \
 	{ code=$$?; test $$code -eq 5 && echo "there are no slow tests"; }
 
@@ -40,6 +41,10 @@ lint: $(DONE)/dev ## ruff, mypy --strict, import-linter
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(BIN)/lint-imports --no-logo
+
+eval: export HF_HUB_OFFLINE := 1
+eval: $(DONE)/minilm $(DONE)/eval ## measure a suite and compare with what is expected: SUITE=eval/suites/codes.yaml
+	@$(BIN)/python eval/run.py '$(SUITE)' --check
 
 bench: export HF_HUB_OFFLINE := 1
 bench: $(DONE)/bench ## speed and memory beside other libraries; ONLY=search,parsing for some; DATA=folder of real data
@@ -78,6 +83,10 @@ $(DONE)/dev: pyproject.toml constraints.txt | $(DONE)/venv
 $(DONE)/data: pyproject.toml constraints.txt | $(DONE)/venv
 	@echo "installing pyarrow and datasets (half a minute)"
 	@$(INSTALL) --editable '.[data]'
+	@touch $@
+
+$(DONE)/eval: pyproject.toml constraints.txt | $(DONE)/venv
+	@$(INSTALL) --editable '.[eval]'
 	@touch $@
 
 $(DONE)/minilm: pyproject.toml constraints.txt | $(DONE)/venv

@@ -37,8 +37,8 @@ class SkippedError(Exception):
 
 
 def default_data() -> Path:
-    """Return the folder of real data: ``$CMBERT_SHARED``, or ``shared/data`` beside the clone."""
-    return Path(os.environ.get("CMBERT_SHARED") or ROOT.parent / "shared" / "data")
+    """Return the folder of real data: ``$CMBERT_DATA``, or ``shared/data`` beside the clone."""
+    return Path(os.environ.get("CMBERT_DATA") or ROOT.parent / "shared" / "data")
 
 
 def wanted(path: Path) -> Path:

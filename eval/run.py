@@ -1,4 +1,4 @@
-"""Measure: ``python eval/run.py eval/suites/smoke.yaml``, ``python eval/run.py --run run.trec --qrels qrels.tsv``.
+"""Measure: ``python eval/run.py eval/suites/smoke.yaml``, or ``--run run.trec --qrels qrels.tsv``.
 
 The same as ``cmbert eval``, with ``results/`` beside this file as the place for runs and values.
 """

@@ -1,6 +1,7 @@
-"""Build the index of a recipe beside this file: ``python indexes/build.py pmc-oa --set source.path=PATH``.
+"""Build the index of a recipe: ``python indexes/build.py indexes/recipes/pmc-oa.yaml --set source.path=PATH``.
 
-The same as ``cmbert index build RECIPE --out DIR``, with the folder of recipes and ``built/`` filled in.
+The same as ``cmbert index build RECIPE --out DIR``, with ``built/`` beside this file as the place; of the recipes
+beside it the name is enough (``pmc-oa``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,6 @@ if __name__ == "__main__":
     name, *options = sys.argv[1:] or ["--help"]
     if name.startswith("-"):
         sys.exit(f"{__doc__}\nRecipes: {', '.join(sorted(path.stem for path in RECIPES.glob('*.yaml')))}")
-    recipe = RECIPES / f"{name}.yaml"
-    out = [] if "--out" in options else ["--out", str(HERE / "built" / name)]
-    sys.exit(main(["index", "build", str(recipe) if recipe.is_file() else name, *options, *out]))
+    beside = RECIPES / f"{name}.yaml"
+    out = [] if "--out" in options else ["--out", str(HERE / "built" / Path(name).stem)]
+    sys.exit(main(["index", "build", str(beside) if beside.is_file() else name, *options, *out]))

@@ -33,10 +33,10 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data: ``$CMBERT_SHARED``, or ``shared/data`` beside the clone."""
-    folder = Path(os.environ.get("CMBERT_SHARED") or FIXTURES.parents[1].parent / "shared" / "data")
+    """The folder of real data: ``$CMBERT_DATA``, or ``shared/data`` beside the clone."""
+    folder = Path(os.environ.get("CMBERT_DATA") or FIXTURES.parents[1].parent / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip("no real data here: set CMBERT_SHARED to its folder")
+        pytest.skip("no real data here: set CMBERT_DATA to its folder")
     return folder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -139,3 +141,19 @@ class Wrapper:
 
     def save_pretrained(self, path: str) -> None:
         self._encoder.save_pretrained(path)
+
+
+def write_beir(folder: Path, *, packed: bool = False, queries: Mapping[str, str] | None = None) -> Path:
+    """Write three documents, two queries of which one is judged, and one judgement."""
+    ending = ".gz" if packed else ""
+    opened = gzip.open if packed else open
+    (folder / "qrels").mkdir(parents=True)
+    documents = {"d1": "Aspirin prevents strokes.", "d2": "Zinc and colds.", "d3": "Statins and cholesterol."}
+    with opened(folder / f"corpus.jsonl{ending}", "wt") as file:
+        file.writelines(json.dumps({"_id": i, "title": "", "text": t}) + "\n" for i, t in documents.items())
+    with opened(folder / f"queries.jsonl{ending}", "wt") as file:
+        asked = queries or {"q1": "does zinc help", "q2": "unjudged"}
+        file.writelines(json.dumps({"_id": i, "text": t}) + "\n" for i, t in asked.items())
+    with opened(folder / f"qrels/test.tsv{ending}", "wt") as file:
+        file.write("query-id\tcorpus-id\tscore\nq1\td2\t1\n")
+    return folder

@@ -143,14 +143,13 @@ def _measure_suite(
     wanted = expectations.load_expected(file) if check else None
     target = out if out is not None else Path("eval-results") / suite.name
     encodes = any(system.mode in ("dense", "hybrid") for system in suite.systems.values())
-    with BuildProgress(encodes=encodes) as progress:
-        results = run_suite(
-            suite,
-            data=data_folder(name, suite, data),
-            out=target,
-            notify=progress,
-            say=lambda line: typer.echo(line, err=True),
-        )
+    results = run_suite(
+        suite,
+        data=data_folder(name, suite, data),
+        out=target,
+        progress=lambda: BuildProgress(encodes=encodes),
+        say=lambda line: typer.echo(line, err=True),
+    )
     if as_json:
         print_json({**results.to_json(), "out": str(target)})
     else:
@@ -181,7 +180,6 @@ def _print_results(results: Results, suite: SuiteRecipe) -> None:
         for score in results.scores
     ]
     print_table(columns, rows)
-    for remark in dict.fromkeys(
-        f"{score.set}: {remark}" for score in results.scores for remark in score.remarks
-    ):
-        typer.echo(remark, err=True)
+    for score in results.scores:
+        for remark in score.remarks:
+            typer.echo(f"{score.set}: {score.system}: {remark}", err=True)

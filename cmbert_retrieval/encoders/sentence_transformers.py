@@ -198,7 +198,7 @@ class SentenceTransformersEncoder:
         if module_paths(self._folder):
             copy_folder(self._folder, Path(path))
         else:
-            with _quiet():
+            with quiet_loading():
                 self._model.save_pretrained(str(path), create_model_card=False)
 
     def _open(self, dtype: torch.dtype, attention: str | None) -> SentenceTransformer:
@@ -209,7 +209,7 @@ class SentenceTransformersEncoder:
         if attention is not None:
             options["attn_implementation"] = attention
         try:
-            with _quiet():
+            with quiet_loading():
                 model = SentenceTransformer(
                     str(self._folder), device=str(self._device), model_kwargs=options, local_files_only=True
                 )
@@ -356,7 +356,7 @@ def _replace_pooling(model: SentenceTransformer, pooling: str) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Keep transformers' progress bars and load table away: the load report says what matters."""
     from transformers.utils import logging as transformers_logging
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def bm25s_run(
 
         stems = Stemmer.Stemmer(stemmer)
     settings: dict[str, Any] = {"stopwords": "en", "stemmer": stems, "show_progress": False}
+    logging.getLogger("bm25s").setLevel(logging.ERROR)  # it tells of its steps as of warnings
     ranker = bm25s.BM25(k1=k1, b=b)
     ranker.index(bm25s.tokenize(rows.texts, **settings), show_progress=False)
     tokens = bm25s.tokenize(list(queries.values()), **settings)
@@ -105,9 +107,11 @@ def encoder_run(rows: Rows, queries: Mapping[str, str], k: int, *, model: str | 
     from sentence_transformers import SentenceTransformer
 
     from cmbert_retrieval.encoders.default import packaged_model
+    from cmbert_retrieval.encoders.sentence_transformers import quiet_loading
 
     name = model or str(packaged_model())
-    encoder = SentenceTransformer(name, device="cpu")
+    with quiet_loading():
+        encoder = SentenceTransformer(name, device="cpu")
     vectors = _cached_vectors(encoder, name, rows.texts, cache)
     asked = _unit(encoder.encode_query(list(queries.values()), show_progress_bar=False))
     wanted = min(len(rows.texts), k * rows.most_per_document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from cmbert_retrieval.corpora import READERS, guess_reader, open_corpus
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.corpora.beir import read_qrels, read_queries
+from cmbert_retrieval.corpora.topics import read_topics
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.recipe_files import did_you_mean
 from cmbert_retrieval.types import Qrels, Query
@@ -108,7 +109,8 @@ def from_files(
     Args:
         name: fit for a folder.
         corpus: ``READER:PATH``, or a path whose reader can be told from its name.
-        queries: JSON lines with ``_id`` (or ``id``) and ``text``.
+        queries: JSON lines (``.jsonl``, ``.json``) with ``_id`` (or ``id``) and ``text``; any other file is
+            one of TREC topics, whose titles are asked.
         qrels: TREC's four columns, or BEIR's three under a header.
         split: what the queries are.
         license: of documents and judgements.
@@ -123,12 +125,17 @@ def from_files(
     return from_parts(
         name,
         open_corpus(reader, path),
-        read_queries(queries),
+        _queries(queries),
         read_qrels(qrels),
         split=split,
         license=license,
         about=about,
     )
+
+
+def _queries(path: Path) -> Iterator[Query]:
+    name = path.name.lower().removesuffix(".gz")
+    return read_queries(path) if path.is_dir() or name.endswith((".jsonl", ".json")) else read_topics(path)
 
 
 def from_parts(

@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation import baselines
 from cmbert_retrieval.evaluation.datasets import EvaluationSet
-from cmbert_retrieval.evaluation.measures import Evaluation, evaluate
+from cmbert_retrieval.evaluation.measures import Evaluation, check_measures, evaluate
 from cmbert_retrieval.evaluation.runs import write_qrels, write_run
 from cmbert_retrieval.evaluation.suites import SuiteRecipe, SystemRecipe, open_set
 from cmbert_retrieval.indexes.reader import IndexReader
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cmbert_retrieval.encoders.base import Encoder
 
 RESULTS = "results.json"
+
+Progress = Callable[[], AbstractContextManager[Callable[[str, int], None] | None]]
 _PACKAGES = ("numpy", "tantivy", "faiss-cpu", "onnxruntime", "ir-measures")
 
 
@@ -87,7 +89,7 @@ def run_suite(
     *,
     data: Path | None = None,
     out: Path | None = None,
-    notify: Callable[[str, int], None] | None = None,
+    progress: Progress = nullcontext,
     say: Callable[[str], None] = lambda line: None,
 ) -> Results:
     """Measure every system of a suite on every set of it.
@@ -97,17 +99,20 @@ def run_suite(
         data: the folder of evaluation sets, where the suite needs one.
         out: where ``SET/SYSTEM/run.trec.gz``, ``SET/SYSTEM/per_query.jsonl``, ``SET/qrels.trec.gz`` and
             ``results.json`` are written; None writes nothing.
-        notify: told of the building of indexes, as ``IndexWriter`` tells it.
+        progress: called before an index is looked for; what it returns is entered meanwhile, and what that
+            gives is told of the building, as ``IndexWriter`` tells it.
         say: called with a line for each set and system.
 
     Raises:
-        ConfigError: a system or a set is wrong.
+        ConfigError: a system, a set or a measure is wrong.
         CorpusError: a set cannot be read.
     """
+    check_measures(suite.measures)
     scores: list[Score] = []
     sets: dict[str, dict[str, Any]] = {}
-    with _Indexes(suite, notify) as indexes:
-        for name, recipe in zip(suite.set_names(), suite.sets, strict=True):
+    with _Indexes(suite, progress) as indexes:
+        for recipe in suite.sets:
+            name = recipe.name
             one = open_set(recipe, data, suite.split)
             say(f"{name}: {len(one.queries):,} queries, {one.about or 'split ' + one.split}")
             documents = 0
@@ -153,8 +158,8 @@ def run_suite(
 class _Indexes:
     """Opens the indexes and encoders that the systems of a suite need, each once."""
 
-    def __init__(self, suite: SuiteRecipe, notify: Callable[[str, int], None] | None) -> None:
-        self._suite, self._notify = suite, notify
+    def __init__(self, suite: SuiteRecipe, progress: Progress) -> None:
+        self._suite, self._progress = suite, progress
         self._cache = cache_folder() / "evaluation"
         self._encoders: dict[str | None, Encoder] = {}
         self._rows: tuple[str, baselines.Rows] | None = None  # of the last set: they take memory
@@ -188,7 +193,8 @@ class _Indexes:
         words_only = [] if encoder is not None else ["encoder=none"]
         settings = [*one.index, *self._suite.index, *words_only]
         recipe = IndexRecipe.for_corpus(one.corpus.reader, name=one.name, overrides=settings)
-        folder = build_cached(self._cache, recipe, one.corpus, encoder, notify=self._notify)
+        with self._progress() as notify:
+            folder = build_cached(self._cache, recipe, one.corpus, encoder, notify=notify)
         with Retriever(IndexReader(folder), encoder) as retriever:
             yield retriever
 

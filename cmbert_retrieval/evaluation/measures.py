@@ -95,6 +95,16 @@ def evaluate(qrels: Qrels, run: Run, measures: Iterable[str] = DEFAULT_MEASURES)
     )
 
 
+def check_measures(names: Iterable[str]) -> None:
+    """Refuse measures that nobody knows, before anything is run for them.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for name in names:
+        _parse(name)
+
+
 def _in_order(qrels: Qrels, run: Run) -> tuple[Run, list[str]]:
     """Return the judged part of a run with strictly decreasing scores, and the queries that had ties."""
     ordered: Run = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation import datasets
@@ -17,7 +17,7 @@ from cmbert_retrieval.recipe_files import Section, did_you_mean, overridden, rea
 
 
 class SetRecipe(Section):
-    """A set that is not one of the named ones: a BEIR folder, or files. Paths are relative to the data."""
+    """A set: a named one by its name alone, a BEIR folder, or files. Paths are relative to the data."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Fit for a folder."""
@@ -29,7 +29,7 @@ class SetRecipe(Section):
     """``READER:PATH``, or a path whose reader can be told from its name."""
 
     queries: str = ""
-    """JSON lines with ``_id`` (or ``id``) and ``text``."""
+    """JSON lines with ``_id`` (or ``id``) and ``text``, or TREC topics, whose titles are asked."""
 
     qrels: str = ""
     """TREC's four columns, or BEIR's three under a header."""
@@ -43,9 +43,13 @@ class SetRecipe(Section):
     @model_validator(mode="after")
     def _one_way(self) -> SetRecipe:
         files = [self.corpus, self.queries, self.qrels]
-        if bool(self.beir) == any(files) or (any(files) and not all(files)):
+        if (self.beir and any(files)) or (any(files) and not all(files)):
             raise ValueError(f"set '{self.name}': give beir, or corpus, queries and qrels")
         return self
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class SystemRecipe(Section):
@@ -107,8 +111,8 @@ class SuiteRecipe(Section):
     data: str = ""
     """The folder of evaluation sets, relative to this file; ``--data`` and ``CMBERT_DATA`` come first."""
 
-    sets: list[str | SetRecipe] = Field(min_length=1)
-    """Named sets, and others that are described here."""
+    sets: list[Annotated[SetRecipe, BeforeValidator(_named)]] = Field(min_length=1)
+    """Named sets (a name is enough), and others that are described here."""
 
     systems: dict[str, SystemRecipe] = Field(min_length=1)
     """Name -> system."""
@@ -137,7 +141,7 @@ class SuiteRecipe(Section):
 
     def set_names(self) -> list[str]:
         """Return the names of the sets, in order."""
-        return [one if isinstance(one, str) else one.name for one in self.sets]
+        return [one.name for one in self.sets]
 
 
 def bundled_suites() -> list[str]:
@@ -196,10 +200,10 @@ def data_folder(suite: str | Path, recipe: SuiteRecipe, given: str | Path | None
     return folder.resolve() if folder.is_dir() else None
 
 
-def open_set(one: str | SetRecipe, data: Path | None, split: str) -> EvaluationSet:
+def open_set(one: SetRecipe, data: Path | None, split: str) -> EvaluationSet:
     """Return a set of a suite with its queries and judgements read."""
-    if isinstance(one, str):
-        return datasets.named_set(one, data, split=split)
+    if not one.beir and not one.corpus:
+        return datasets.named_set(one.name, data, split=split)
     base = data or Path()
     if one.beir:
         return datasets.beir_folder(base / one.beir, name=one.name, split=split)
@@ -234,7 +238,7 @@ def narrowed(suite: SuiteRecipe, only: Sequence[str]) -> SuiteRecipe:
                 f"'{name}' is no set or system of '{suite.name}'{did_you_mean(name, known)}; "
                 f"there is {', '.join(known)}"
             )
-    sets = [recipe for name, recipe in zip(names, suite.sets, strict=True) if name in only] or suite.sets
+    sets = [one for one in suite.sets if one.name in only] or suite.sets
     systems = {name: system for name, system in suite.systems.items() if name in only} or suite.systems
     marks = {name: marks for name, marks in suite.marks.items() if not only or name in only}
     return suite.model_copy(update={"sets": sets, "systems": systems, "marks": marks})
