@@ -1,7 +1,7 @@
-"""Build the index of a recipe: ``python indexes/build.py indexes/recipes/pmc-oa.yaml --set source.path=PATH``.
+"""Build the index of a recipe, as in ``indexes/recipes/pmc-oa.yaml --set source.path=PATH``.
 
-The same as ``cmbert index build RECIPE --out DIR``, with ``built/`` beside this file as the place; of the recipes
-beside it the name is enough (``pmc-oa``).
+The same as ``cmbert index build RECIPE --out DIR``, with ``built/`` beside this file as the place. Of the
+recipes beside it the name is enough: ``pmc-oa``.
 """
 
 from __future__ import annotations
