@@ -75,7 +75,7 @@ def search(
     k: Annotated[int, typer.Option("-k", help="How many codes.")] = 10,
     mode: Annotated[
         Mode | None,
-        typer.Option(help="By words and meaning, by meaning, by words. [default: the index's own]"),
+        typer.Option(help="By words and meaning, by meaning, by words. (default: the index's own)"),
     ] = None,
     where: Annotated[
         list[str] | None,

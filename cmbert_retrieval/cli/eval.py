@@ -28,6 +28,7 @@ def _group() -> None:
     """Measure how well things are found.
 
     'cmbert eval SUITE' is short for 'cmbert eval run SUITE': a .yaml file, or 'smoke', which needs no data.
+    Options: cmbert eval run --help
     """
 
 
@@ -38,11 +39,11 @@ def run(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="The folder of evaluation sets. [default: CMBERT_DATA, or the suite's]"),
+        typer.Option(help="The folder of evaluation sets. (default: CMBERT_DATA, or the suite's)"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where runs, values and results.json go. [default: eval-results/SUITE]"),
+        typer.Option(help="Where runs, values and results.json go. (default: eval-results/SUITE)"),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="This set, or this system. May be repeated.")

@@ -44,7 +44,7 @@ def build(
     source: Sources = None,
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     encoder: Annotated[
-        str | None, typer.Option(help="A folder or hub id; 'none' for words only. [default: the bundled one]")
+        str | None, typer.Option(help="A folder or hub id; 'none' for words only. (default: the bundled one)")
     ] = None,
     settings: Settings = None,
     strict: Strict = False,
@@ -96,7 +96,7 @@ def add(
     ],
     encoder: Annotated[str | None, typer.Option(help="Another copy of the index's encoder.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="Where to encode: cpu, cuda, mps. [default: the recipe's]")
+        str | None, typer.Option(help="Where to encode: cpu, cuda, mps. (default: the recipe's)")
     ] = None,
     strict: Strict = False,
     restart: Restart = False,
@@ -159,7 +159,7 @@ def update(
     ],
     encoder: Annotated[str | None, typer.Option(help="Another copy of the index's encoder.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="Where to encode: cpu, cuda, mps. [default: the recipe's]")
+        str | None, typer.Option(help="Where to encode: cpu, cuda, mps. (default: the recipe's)")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Apply files behind a gap, older ones, or ones without a number.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cmbert_retrieval.types import Hit
 
 Revision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit of a hub id. [default: its main branch]")
+    str | None, typer.Option(help="Branch, tag or commit of a hub id. (default: its main branch)")
 ]
 LocalFilesOnly = Annotated[
     bool, typer.Option("--local-files-only", help="Ask nobody: take a hub id from the hub's cache.")
@@ -40,7 +40,7 @@ def search(
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
     mode: Annotated[
         Mode | None,
-        typer.Option(help="By words and meaning, by meaning, by words. [default: the index's own]"),
+        typer.Option(help="By words and meaning, by meaning, by words. (default: the index's own)"),
     ] = None,
     where: Annotated[
         list[str] | None,
