@@ -26,7 +26,7 @@ Sources = Annotated[
     typer.Option(
         "--from",
         metavar="READER:PATH",
-        help="What to read: pmc:DIR, pubmed:DIR, jsonl:FILE, beir:DIR, icd10cm.",
+        help="What to read: pmc:DIR, pubmed:DIR, notes:FILE, jsonl:FILE, beir:DIR, ... (all: README)",
     ),
 ]
 Settings = Annotated[
