@@ -51,6 +51,9 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the suite: key=value. May be repeated.")
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Build the indexes anew: for who changes this library's code.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Compare with the expected scores; end with 1 when one is missed.")
     ] = False,
@@ -79,8 +82,8 @@ def run(
             "--measure goes with --run; a suite has its measures: --set 'measures=[nDCG@10, AP]'"
         )
     _measure_suite(
-        suite, data=data, out=out, only=only or [], settings=settings or [], check=check, accept=accept,
-        as_json=as_json,
+        suite, data=data, out=out, only=only or [], settings=settings or [], fresh=fresh, check=check,
+        accept=accept, as_json=as_json,
     )  # fmt: skip
 
 
@@ -128,6 +131,7 @@ def _measure_suite(
     out: Path | None,
     only: list[str],
     settings: list[str],
+    fresh: bool,
     check: bool,
     accept: bool,
     as_json: bool,
@@ -148,6 +152,7 @@ def _measure_suite(
         suite,
         data=data_folder(name, suite, data),
         out=target,
+        fresh=fresh,
         progress=lambda: BuildProgress(encodes=encodes),
         say=lambda line: typer.echo(line, err=True),
     )

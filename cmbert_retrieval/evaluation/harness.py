@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -89,6 +90,7 @@ def run_suite(
     *,
     data: Path | None = None,
     out: Path | None = None,
+    fresh: bool = False,
     progress: Progress = nullcontext,
     say: Callable[[str], None] = lambda line: None,
 ) -> Results:
@@ -99,6 +101,8 @@ def run_suite(
         data: the folder of evaluation sets, where the suite needs one.
         out: where ``SET/SYSTEM/run.trec.gz``, ``SET/SYSTEM/per_query.jsonl``, ``SET/qrels.trec.gz`` and
             ``results.json`` are written; None writes nothing.
+        fresh: build the indexes anew, into a temporary folder, rather than take those in the cache, which an
+            earlier state of the same version may have built.
         progress: called before an index is looked for; what it returns is entered meanwhile, and what that
             gives is told of the building, as ``IndexWriter`` tells it.
         say: called with a line for each set and system.
@@ -110,7 +114,7 @@ def run_suite(
     check_measures(suite.measures)
     scores: list[Score] = []
     sets: dict[str, dict[str, Any]] = {}
-    with _Indexes(suite, progress) as indexes:
+    with _workplace(fresh) as cache, _Indexes(suite, cache, progress) as indexes:
         for recipe in suite.sets:
             name = recipe.name
             one = open_set(recipe, data, suite.split)
@@ -155,12 +159,21 @@ def run_suite(
     return results
 
 
+@contextmanager
+def _workplace(fresh: bool) -> Iterator[Path]:
+    """Give the folder for indexes and vectors: in the cache, or one that goes afterwards."""
+    if not fresh:
+        yield cache_folder() / "evaluation"
+        return
+    with tempfile.TemporaryDirectory(prefix="cmbert-eval-") as folder:
+        yield Path(folder)
+
+
 class _Indexes:
     """Opens the indexes and encoders that the systems of a suite need, each once."""
 
-    def __init__(self, suite: SuiteRecipe, progress: Progress) -> None:
-        self._suite, self._progress = suite, progress
-        self._cache = cache_folder() / "evaluation"
+    def __init__(self, suite: SuiteRecipe, cache: Path, progress: Progress) -> None:
+        self._suite, self._cache, self._progress = suite, cache, progress
         self._encoders: dict[str | None, Encoder] = {}
         self._rows: tuple[str, baselines.Rows] | None = None  # of the last set: they take memory
 
