@@ -15,9 +15,10 @@ from pathlib import Path
 from cmbert_retrieval.corpora.code_names import entry_texts, official_names
 from cmbert_retrieval.corpora.icd10cm import Icd10cmCorpus
 from cmbert_retrieval.corpora.memory import MemoryCorpus
+from cmbert_retrieval.corpora.ontology import OntologyCorpus
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, data_file, from_parts, judged_texts
-from cmbert_retrieval.evaluation.splits import split_of_code
+from cmbert_retrieval.evaluation.splits import split_by_hash, split_of_code
 from cmbert_retrieval.types import Document
 
 # As the bundled recipe of ICD-10-CM has it: a name is a row.
@@ -109,6 +110,47 @@ def hcpcs_short(data: Path | None, split: str) -> EvaluationSet:
         split=split,
         license=_PUBLIC,
         about="short descriptors -> HCPCS codes, found by their long ones",
+        index=_NAMES,
+    )
+
+
+def hpo_lay(data: Path | None, split: str) -> EvaluationSet:
+    """What patients call a sign -> its term in the Human Phenotype Ontology, found by its other names.
+
+    Source: Vasilevsky et al., "Plain-language medical vocabulary for precision diagnosis", Nature Genetics
+    2018.
+    """
+    path = data_file(data, "ontology_hpo/hp.obo.gz")
+    rows = [row for row in _rows(path.parent / "hpo_synonyms.tsv.gz") if row["type"] == "layperson"]
+    said: dict[str, set[str]] = {}
+    for row in rows:
+        said.setdefault(row["hpo_id"], set()).add(row["synonym"].casefold())
+    documents = [
+        replace(
+            document,
+            entries=tuple(
+                entry
+                for entry in document.entries
+                if entry == document.title or entry.casefold() not in said.get(document.id, ())
+            ),
+        )
+        for document in OntologyCorpus(path).strictly()
+    ]
+    titles = {document.id: document.title.casefold() for document in documents}
+    queries, qrels = judged_texts(
+        (f"{row['hpo_id']}-{number}", row["synonym"], row["hpo_id"])
+        for number, row in enumerate(rows, 1)
+        if split_by_hash("ontology", row["hpo_id"]) == split
+        and titles.get(row["hpo_id"], row["synonym"].casefold()) != row["synonym"].casefold()
+    )
+    return from_parts(
+        "hpo-lay",
+        MemoryCorpus(documents),
+        queries,
+        qrels,
+        split=split,
+        license="HPO licence",
+        about="patients' words -> terms of the Human Phenotype Ontology",
         index=_NAMES,
     )
 

@@ -54,6 +54,7 @@ NAMED = {
     "icd10cm-synonyms": "code_lookups:icd10cm_synonyms",
     "icd9cm-titles": "code_lookups:icd9cm_titles",
     "hcpcs-short": "code_lookups:hcpcs_short",
+    "hpo-lay": "code_lookups:hpo_lay",
 }
 """Set's name -> ``module:function`` in this package; the function takes the data folder and the split."""
 
