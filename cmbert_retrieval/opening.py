@@ -282,7 +282,9 @@ def build_cached(
             with IndexWriter(folder, notify=notify or (lambda phase, count: None)) as writer:
                 if not (folder / MANIFEST).is_file():
                     logger.warning("building the index '%s' once, into %s", recipe.name, folder)
-                    writer.build(corpus, recipe, encoder)
+                    report = writer.build(corpus, recipe, encoder)
+                    for line in report.lines():
+                        logger.warning("%s: %s", recipe.name, line)
         except IndexLockedError:
             time.sleep(_POLL_SECONDS)
     return folder

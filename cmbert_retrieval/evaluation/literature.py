@@ -104,10 +104,10 @@ def medquad(data: Path | None, split: str) -> EvaluationSet:
     """
     documents = []
     asked = []
-    for values in _objects(data_file(data, "medquad/medquad.jsonl.gz")):
+    for number, values in enumerate(_objects(data_file(data, "medquad/medquad.jsonl.gz")), start=1):
         if not values["answer"].strip():
             continue
-        id_ = values["_id"]
+        id_ = f"{values['_id']}@{number}"  # its own ids come more than once
         documents.append(Document(id_, values["answer"], metadata={"source": values["source"]}))
         if split_by_hash("medquad", values["focus"] or values["doc"]) == split:
             asked.append((id_, values["question"], id_))

@@ -15,10 +15,15 @@ END = "<!-- results: end -->"
 def table(suites: Iterable[Expected]) -> str:
     """Return a Markdown table with a line for each set and a column for each system, best in bold.
 
-    A score that misses its mark says so. Suites with other systems get a table of their own.
+    A score that misses its mark says so. Suites with other systems get a table of their own; one whose pairs
+    of set and system are all in another suite is left out.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[Expected]] = {}
-    for suite in suites:
+    given = list(suites)
+    pairs = [{(score.set, score.system) for score in suite.scores} for suite in given]
+    for suite, own in zip(given, pairs, strict=True):
+        if any(own < other for other in pairs):
+            continue
         systems = tuple(dict.fromkeys(score.system for score in suite.scores))
         groups.setdefault((suite.measure, systems), []).append(suite)
     return "\n\n".join(

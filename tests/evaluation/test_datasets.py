@@ -89,9 +89,11 @@ def test_named_sets_have_the_published_counts(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["scifact", "nfcorpus", "med", "medquad", "pmc-evidence", "icd9cm-titles"])
-def test_what_is_judged_is_among_the_documents(name: str, shared_data: Path) -> None:
+def test_what_is_judged_is_among_the_documents_and_ids_are_unique(name: str, shared_data: Path) -> None:
     one = named_set(name, shared_data)
-    known = {document.id for document in one.corpus}
+    ids = [document.id for document in one.corpus]
+    known = set(ids)
+    assert len(known) == len(ids)
     judged = {id_ for grades in one.qrels.values() for id_, grade in grades.items() if grade > 0}
     assert judged - known == set()
 
