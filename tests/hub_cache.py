@@ -13,6 +13,17 @@ from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
+OPENING = """
+import json, sys
+from cmbert_retrieval import CmbertError, Retriever
+name, options = sys.argv[1], json.loads(sys.argv[2])
+try:
+    with Retriever.from_pretrained(name, **options) as retriever:
+        print(json.dumps([hit.id for hit in retriever.search("heart failure", 5)]))
+except CmbertError as error:
+    print(json.dumps(str(error)))
+"""
+
 
 def cached(cache: Path, name: str, folder: Path, *, commit: str = COMMIT, ref: str | None = "main") -> Path:
     """Put a folder into a cache; return its snapshot, which links to blobs."""

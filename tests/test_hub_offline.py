@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_cache import COMMIT, cached, listing, printed, run_python
+from hub_cache import COMMIT, OPENING, cached, listing, printed, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import SMALL, build, documents, queries
@@ -27,17 +27,6 @@ from cmbert_retrieval.indexes.manifest import read_manifest
 from cmbert_retrieval.indexes.verify import verify
 
 OTHER = "f" * 40
-
-OPENING = """
-import json, sys
-from cmbert_retrieval import CmbertError, Retriever
-name, options = sys.argv[1], json.loads(sys.argv[2])
-try:
-    with Retriever.from_pretrained(name, **options) as retriever:
-        print(json.dumps([hit.id for hit in retriever.search("heart failure", 5)]))
-except CmbertError as error:
-    print(json.dumps(str(error)))
-"""
 
 WITHOUT_NETWORK = """
 import os, socket

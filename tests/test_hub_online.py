@@ -10,24 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_cache import cached, printed, run_python
+from hub_cache import OPENING, cached, printed, run_python
 from hub_server import LoopbackHub, Repo, loopback_hub
 from samples import SMALL, add, build, documents
 
 from cmbert_retrieval import Retriever, load_encoder
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.indexes.manifest import Manifest
-
-OPENING = """
-import json, sys
-from cmbert_retrieval import CmbertError, Retriever
-name, options = sys.argv[1], json.loads(sys.argv[2])
-try:
-    with Retriever.from_pretrained(name, **options) as retriever:
-        print(json.dumps([hit.id for hit in retriever.search("heart failure", 5)]))
-except CmbertError as error:
-    print(json.dumps(str(error)))
-"""
 
 LOADING = """
 import json, sys

@@ -15,33 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import Run
 from publishers import Handler, Publisher, md5, serving, status
 
-from cmbert_retrieval.cli import main
 from cmbert_retrieval.corpora import open_corpus
 
 BIG = random.Random(3).randbytes(3_000_000)
-
-
-class Done:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.delenv("CMBERT_DEBUG", raising=False)
-
-    def call(*args: str | Path) -> Done:
-        capsys.readouterr()
-        code = main([str(arg) for arg in args])
-        printed = capsys.readouterr()
-        return Done(code, printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture

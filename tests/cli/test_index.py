@@ -3,42 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands import Run, assert_error
 from samples import documents
-
-from cmbert_retrieval.cli import main
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.delenv("CMBERT_DEBUG", raising=False)
-
-    def call(*args: str | Path) -> Done:
-        capsys.readouterr()
-        code = main([str(arg) for arg in args])
-        printed = capsys.readouterr()
-        return Done(code, printed.out, printed.err)
-
-    return call
 
 
 def write(path: Path, numbers: range, *, seed: int = 0) -> Path:
@@ -61,15 +30,6 @@ def index(tmp_path: Path, run: Run, tiny_encoder_path: Path) -> Path:
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
     return tmp_path / "index"
-
-
-def assert_error(done: Done, *words: str, code: int = 1) -> None:
-    assert done.code == code
-    assert done.out == ""
-    assert done.err.startswith("cmbert: ")
-    assert done.err.count("\n") == 1
-    for word in words:
-        assert word in done.err
 
 
 def test_build_says_what_it_made(tmp_path: Path, run: Run, tiny_encoder_path: Path) -> None:

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import Run, assert_error
 from pubmed_records import article, deletion, write
-from test_index import Run, assert_error, run
-
-__all__ = ["run"]  # the fixture
 
 
 @pytest.fixture
