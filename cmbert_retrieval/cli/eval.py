@@ -114,7 +114,13 @@ def _measure_run(run_file: Path, qrels: Path, measures: list[str] | None, *, as_
     from cmbert_retrieval.evaluation.measures import DEFAULT_MEASURES, evaluate
     from cmbert_retrieval.evaluation.runs import read_run
 
-    found = evaluate(read_qrels(qrels), read_run(run_file), measures or DEFAULT_MEASURES)
+    judged, ranked = read_qrels(qrels), read_run(run_file)
+    if not judged.keys() & ranked.keys():
+        raise ConfigError(
+            f"no query of {run_file} ('{next(iter(ranked))}' is the first) is judged in {qrels} "
+            f"('{next(iter(judged), '')}' is the first); they belong to different sets"
+        )
+    found = evaluate(judged, ranked, measures or DEFAULT_MEASURES)
     for remark in found.remarks():
         typer.echo(f"{run_file}: {remark}", err=True)
     if as_json:

@@ -45,7 +45,7 @@ def default_encoder_folder() -> Path:
     model = packaged_model()
     for package in ("torch", "onnx", "onnxscript", "sentence_transformers"):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError.of(_FEATURE, package.replace("_", "-"), "minilm")
+            raise _missing(package.replace("_", "-"))
     try:
         encoders.mkdir(parents=True, exist_ok=True)
         with _locked(encoders / "lock"):
@@ -68,8 +68,13 @@ def packaged_model() -> Path:
     # The package is found, not imported: importing it imports torch.
     found = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
-        raise MissingExtraError.of(_FEATURE, PACKAGE, "minilm")
+        raise _missing(PACKAGE)
     return Path(found.submodule_search_locations[0]) / "model"
+
+
+def _missing(package: str) -> MissingExtraError:
+    needs = MissingExtraError.of(_FEATURE, package, "minilm")
+    return MissingExtraError(f"{needs}; or search by words alone: --encoder none, encoder='none'")
 
 
 def _make(model: Path, folder: Path) -> None:

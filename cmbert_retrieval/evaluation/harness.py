@@ -112,6 +112,8 @@ def run_suite(
         CorpusError: a set cannot be read.
     """
     check_measures(suite.measures)
+    for recipe in suite.sets:  # what is missing is said before hours of encoding
+        open_set(recipe, data, suite.split)
     scores: list[Score] = []
     sets: dict[str, dict[str, Any]] = {}
     with _workplace(fresh) as cache, _Indexes(suite, cache, progress) as indexes:

@@ -160,6 +160,9 @@ def find_suite(suite: str | Path) -> Path:
         path = _bundled_folder() / f"{suite}.yaml"
     if path.is_file():
         return path
+    beside = Path("eval", "suites", f"{suite}.yaml")
+    if beside.is_file():
+        raise ConfigError(f"{suite}: no bundled suite; did you mean {beside}?")
     known = bundled_suites()
     raise ConfigError(
         f"{suite}: no such suite{did_you_mean(str(suite), known)}; "

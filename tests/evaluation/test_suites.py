@@ -76,6 +76,16 @@ def test_a_run_from_elsewhere_is_measured(tmp_path: Path, capsys: pytest.Capture
     assert "1 query without results, counted as 0 (2)" in printed.err
 
 
+def test_a_run_of_another_set_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.trec").write_text("1 Q0 a 1 2.0 x\n")
+    (tmp_path / "qrels.txt").write_text("PLAIN-1 0 a 1\n")
+    files = ["--run", str(tmp_path / "run.trec"), "--qrels", str(tmp_path / "qrels.txt")]
+    assert main(["eval", *files]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "('1' is the first) is judged in" in printed.err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
