@@ -33,10 +33,12 @@ def may_cite(xref: etree._Element, before: str) -> bool:
     raised = len(xref) == 1 and xref[0].tag == "sup" and not (xref.text or "").strip()
     if raised or before.isalpha() or before in ".)":
         return True
+    if before != ",":
+        return False
     # "outcome,3,11 likely", but not "Smith 2001,2003", nor what is raised as a whole.
     parent = xref.getparent()
     whole = parent is not None and parent.tag == "sup"
-    return before == "," and not whole and _YEAR.match("".join(map(str, xref.itertext())).strip()) is None
+    return not whole and _YEAR.match("".join(map(str, xref.itertext())).strip()) is None
 
 
 def is_raised_citation(sup: etree._Element, before: str) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from cmbert_retrieval.corpora import jats_marks as marks
 from cmbert_retrieval.corpora.formulas import mathml_text, tex_text
-from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, join_sentences, table_rows
+from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, clean_all, join_sentences, table_rows
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -87,11 +87,11 @@ class TextWalker:
         return self.flat(element)
 
     def _children(self, element: etree._Element) -> None:
-        out = self._out
+        out, find = self._out, _HANDLERS.get
         if text := element.text:
             out.append(text)
         for child in element:
-            handler = _HANDLERS.get(child.tag)
+            handler = find(child.tag)
             if handler is not None:
                 handler(self, child)
                 out = self._out
@@ -127,7 +127,8 @@ class TextWalker:
             target.append(Block(text, self._path, kind))
 
     def _block(self, element: etree._Element) -> None:
-        self._flush()
+        if self._flat or self._out or self._after:  # mostly there is nothing to end
+            self._flush()
         self._children(element)
         self._flush()
 
@@ -137,7 +138,7 @@ class TextWalker:
             self._block(element)
             return
         self._flush()
-        label, heading = element.find("label"), element.find("title")
+        label, heading = next(element.iterchildren("label"), None), next(element.iterchildren("title"), None)
         if heading is None and (heading := element.find("caption/title")) is None:
             heading = label
         path, title = self._path, ""
@@ -261,10 +262,23 @@ class TextWalker:
 
     def _table(self, element: etree._Element, label: str = "") -> None:
         rows = []
+        out = self._out
+        self._flat += 1
         for row in table_rows(element):
-            cells = [self.flat(cell) for cell in row if cell.tag in ("td", "th", "entry")]
+            texts = []
+            for cell in row:
+                if cell.tag in _CELLS:
+                    if len(cell) == 0:
+                        texts.append(cell.text or "")
+                    else:
+                        self._out = []
+                        self._children(cell)
+                        texts.append("".join(self._out))
+            cells = clean_all(texts)
             if any(cells):
                 rows.append(" | ".join(cells).strip())
+        self._flat -= 1
+        self._out = out
         if self._flat:
             self._out.append(f" {'; '.join(rows)} ")
         elif rows:
@@ -311,9 +325,10 @@ class TextWalker:
         self._out.append(marks.raised(text, before, more))
 
     def _xref(self, element: etree._Element) -> None:
-        before = self._before()
-        if element.get("ref-type") == "bibr" and marks.may_cite(element, before):
+        if element.get("ref-type") == "bibr" and marks.may_cite(element, before := self._before()):
             self._cite(element, before)
+        elif len(element) == 0:
+            self._out.append(element.text or "")
         else:
             self._children(element)
 
@@ -325,7 +340,10 @@ class TextWalker:
 
     def _before(self) -> str:
         """Return the character before this place in the paragraph."""
-        for part in reversed(self._out):
+        out = self._out
+        if out and out[-1]:  # nearly always
+            return out[-1][-1]
+        for part in reversed(out):
             if part:
                 return part[-1]
         return ""
@@ -359,6 +377,7 @@ class TextWalker:
         pass
 
 
+_CELLS = frozenset(("td", "th", "entry"))
 _HEADINGS = frozenset(("title", "label", "sec-meta", "object-id", "front-stub", "front"))
 _Handler = Callable[[TextWalker, "etree._Element"], None]
 
