@@ -55,9 +55,11 @@ class TextWalker:
 
     def flat(self, element: etree._Element) -> str:
         """Return the whole text of an element as one line: for titles, captions, cells, keywords."""
-        if len(element) == 0:
-            return clean(element.text or "")
-        return clean(self._raw(element))
+        if len(element):
+            return clean(self._raw(element))
+        text = element.text or ""
+        # What clean does first, without the call: there are hundreds of such texts in an article.
+        return text.strip(" ") if text.isprintable() and "  " not in text else clean(text)
 
     def _raw(self, element: etree._Element) -> str:
         """Return the whole text of an element as it stands, with its outer white space."""
