@@ -52,6 +52,7 @@ _RETRACTED = re.compile(
     r"|[(\[](?:retracted|withdrawn)(?: article)?[)\]]\s*$",
     re.IGNORECASE,
 )
+_BETWEEN_NAMES = re.compile(r"[\s.-]+")
 _NAMES = ("name", "name-alternatives/name", "string-name", "name-alternatives/string-name")
 _DATE_ORDER = ("epub", "pub", "ppub", "epub-ppub", "collection", "", "pmc-release", "nihms-submitted")
 """The first publication counts for the year, online before print; archiving only where nothing else is given,
@@ -270,7 +271,7 @@ def _group_name(collab: etree._Element, walker: TextWalker) -> str:
 
 def initials(given: str) -> str:
     """Return "JW" for "John W." and for "John-William"."""
-    parts = re.split(r"[\s.-]+", given)
+    parts = [given] if given.isalpha() else _BETWEEN_NAMES.split(given)
     return "".join(part if part.isupper() and len(part) <= 3 else part[:1].upper() for part in parts)
 
 

@@ -62,7 +62,10 @@ def read_references(part: etree._Element) -> list[dict[str, Any]]:
 
 
 def _text(element: etree._Element) -> str:
-    return clean((element.text or "") if len(element) == 0 else "".join(map(str, element.itertext())))
+    if len(element):
+        return clean("".join(map(str, element.itertext())))
+    text = element.text or ""
+    return text.strip(" ") if text.isprintable() and "  " not in text else clean(text)
 
 
 def _name(reference: dict[str, Any], title: str, whole: etree._Element) -> None:

@@ -75,17 +75,8 @@ class TextWalker:
 
     def title(self, element: etree._Element) -> str:
         """Return the text of a title without the footnotes and footnote marks in it."""
-        for mark in list(element.iter("xref", "fn")) if len(element) else ():
-            if mark.tag == "fn" or mark.get("ref-type") in ("fn", "author-notes", "corresp"):
-                parent, previous = mark.getparent(), mark.getprevious()
-                if parent is None or mark is element:
-                    continue
-                if previous is None:
-                    parent.text = (parent.text or "") + (mark.tail or "")
-                else:
-                    previous.tail = (previous.tail or "") + (mark.tail or "")
-                mark.tail = None
-                parent.remove(mark)
+        if len(element):
+            marks.remove_notes(element)
         return self.flat(element)
 
     def _children(self, element: etree._Element) -> None:
@@ -153,18 +144,19 @@ class TextWalker:
         if element.text:
             self._out.append(element.text)
         for child in element:
-            if child.tag == "caption":
+            tag = child.tag
+            if tag == "caption":
                 for part in child:
                     if part is not heading:
                         self._block(part)
-            elif child.tag not in _HEADINGS:
-                handler = _HANDLERS.get(child.tag)
+            elif tag not in _HEADINGS:
+                handler = _HANDLERS.get(tag)
                 if handler is not None:
                     handler(self, child)
                 else:
                     self._children(child)
-            if child.tail:
-                self._out.append(child.tail)
+            if text := child.tail:
+                self._out.append(text)
         self._flush()
         self._path = path
         if title and self._count() == before:
@@ -229,7 +221,7 @@ class TextWalker:
 
     def _float(self, element: etree._Element) -> None:
         """A figure, a table or a supplementary file: collected apart, the paragraph around it goes on."""
-        label_element = element.find("label")
+        label_element = next(element.iterchildren("label"), None)
         label = self.flat(label_element) if label_element is not None else ""
         parts = []
         for child in element:
@@ -264,23 +256,11 @@ class TextWalker:
 
     def _table(self, element: etree._Element, label: str = "") -> None:
         rows = []
-        out = self._out
-        self._flat += 1
         for row in table_rows(element):
-            texts = []
-            for cell in row:
-                if cell.tag in _CELLS:
-                    if len(cell) == 0:
-                        texts.append(cell.text or "")
-                    else:
-                        self._out = []
-                        self._children(cell)
-                        texts.append("".join(self._out))
-            cells = clean_all(texts)
+            found = [cell for cell in row if cell.tag in _CELLS]
+            cells = clean_all([self._raw(cell) if len(cell) else cell.text or "" for cell in found])
             if any(cells):
                 rows.append(" | ".join(cells).strip())
-        self._flat -= 1
-        self._out = out
         if self._flat:
             self._out.append(f" {'; '.join(rows)} ")
         elif rows:
@@ -342,10 +322,7 @@ class TextWalker:
 
     def _before(self) -> str:
         """Return the character before this place in the paragraph."""
-        out = self._out
-        if out and out[-1]:  # nearly always
-            return out[-1][-1]
-        for part in reversed(out):
+        for part in reversed(self._out):
             if part:
                 return part[-1]
         return ""
