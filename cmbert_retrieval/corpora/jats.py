@@ -52,6 +52,8 @@ _RETRACTED = re.compile(
     r"|[(\[](?:retracted|withdrawn)(?: article)?[)\]]\s*$",
     re.IGNORECASE,
 )
+_BETWEEN_NAMES = re.compile(r"[\s.-]+")
+_NAMES = ("name", "name-alternatives/name", "string-name", "name-alternatives/string-name")
 _DATE_ORDER = ("epub", "pub", "ppub", "epub-ppub", "collection", "", "pmc-release", "nihms-submitted")
 """The first publication counts for the year, online before print; archiving only where nothing else is given,
 and what is not known here (preprints, retractions) only after that."""
@@ -235,7 +237,7 @@ def _authors(group: etree._Element, walker: TextWalker) -> list[str]:
             continue
         if next(person.iterancestors("collab"), None) is not None:
             continue  # the group stands for its members
-        for path in ("name", "name-alternatives/name", "string-name", "name-alternatives/string-name"):
+        for path in _NAMES if len(person) else ():
             if (name := person.find(path)) is not None and (text := _person(name, walker)):
                 names.append(text)
                 break
@@ -249,7 +251,7 @@ def _authors(group: etree._Element, walker: TextWalker) -> list[str]:
 
 def _person(name: etree._Element, walker: TextWalker) -> str:
     """Return "Family AB" out of ``name`` or ``string-name``; what has no such parts as it stands."""
-    surname, given = name.find("surname"), name.find("given-names")
+    surname, given = next(name.iterchildren("surname"), None), next(name.iterchildren("given-names"), None)
     family = walker.flat(surname) if surname is not None else ""
     if not family:
         return walker.flat(name)
@@ -269,7 +271,7 @@ def _group_name(collab: etree._Element, walker: TextWalker) -> str:
 
 def initials(given: str) -> str:
     """Return "JW" for "John W." and for "John-William"."""
-    parts = re.split(r"[\s.-]+", given)
+    parts = [given] if given.isalpha() else _BETWEEN_NAMES.split(given)
     return "".join(part if part.isupper() and len(part) <= 3 else part[:1].upper() for part in parts)
 
 

@@ -43,6 +43,14 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
+def clean_all(texts: list[str]) -> list[str]:
+    """Return each of the texts as ``clean`` does: one look at them together, for they are mostly short."""
+    whole = "".join(texts)
+    if whole.isprintable() and "  " not in whole:
+        return [text.strip(" ") for text in texts]
+    return [clean(text) for text in texts]
+
+
 def join_sentences(parts: list[str]) -> str:
     """Return label, title and paragraphs as sentences of one line."""
     text = ""

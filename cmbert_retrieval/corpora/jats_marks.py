@@ -30,13 +30,16 @@ def may_cite(xref: etree._Element, before: str) -> bool:
     """Tell whether a reference without brackets is a citation where it stands, if it is made of numbers."""
     if not before or before in "[(":
         return False
-    raised = len(xref) == 1 and xref[0].tag == "sup" and not (xref.text or "").strip()
-    if raised or before.isalpha() or before in ".)":
+    if before.isalpha() or before in ".)":
         return True
+    if len(xref) == 1 and xref[0].tag == "sup" and not (xref.text or "").strip():
+        return True
+    if before != ",":
+        return False
     # "outcome,3,11 likely", but not "Smith 2001,2003", nor what is raised as a whole.
     parent = xref.getparent()
     whole = parent is not None and parent.tag == "sup"
-    return before == "," and not whole and _YEAR.match("".join(map(str, xref.itertext())).strip()) is None
+    return not whole and _YEAR.match("".join(map(str, xref.itertext())).strip()) is None
 
 
 def is_raised_citation(sup: etree._Element, before: str) -> bool:
@@ -72,6 +75,21 @@ _ABOUT_THE_PAPER = re.compile(
 def is_about_the_paper(heading: str) -> bool:
     """Tell whether a section of the body is back matter by its heading, as older articles have it there."""
     return _ABOUT_THE_PAPER.fullmatch(heading.strip(" :.")) is not None
+
+
+def remove_notes(title: etree._Element) -> None:
+    """Take the footnotes and the marks of footnotes out of a title."""
+    for mark in list(title.iter("xref", "fn")):
+        if mark.tag == "fn" or mark.get("ref-type") in ("fn", "author-notes", "corresp"):
+            parent, previous = mark.getparent(), mark.getprevious()
+            if parent is None or mark is title:
+                continue
+            if previous is None:
+                parent.text = (parent.text or "") + (mark.tail or "")
+            else:
+                previous.tail = (previous.tail or "") + (mark.tail or "")
+            mark.tail = None
+            parent.remove(mark)
 
 
 def with_label(title: str, heading: etree._Element, label: etree._Element | None) -> str:

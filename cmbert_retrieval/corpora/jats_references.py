@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from lxml import etree
 
 _YEAR = re.compile(r"\d{4}")
-_TITLES = ("article-title", "chapter-title", "part-title", "data-title", "source")
-_CITATIONS = ("mixed-citation", "element-citation", "nlm-citation", "citation")
+_TITLES = {"article-title": 0, "chapter-title": 1, "part-title": 2, "data-title": 3, "source": 4}
+"""What names a work, and how late it is asked."""
+_CITATIONS = frozenset(("mixed-citation", "element-citation", "nlm-citation", "citation"))
+_WANTED = ("ref", "pub-id", "year", *sorted(_CITATIONS), *_TITLES)
 _LONGEST = 500
 
 
@@ -24,45 +26,54 @@ def read_references(part: etree._Element) -> list[dict[str, Any]]:
     of the reference. Several works under one number are several references of the same id.
     """
     references: list[dict[str, Any]] = []
-    titles: list[dict[str, str]] = []
-    whole: list[etree._Element] = []
+    reference: dict[str, Any] = {}  # the present one
+    whole, title, rank = part, "", len(_TITLES)
     lists = [found for found in part.iter("ref-list") if next(found.iterancestors("ref-list"), None) is None]
     for found in lists:
         cited = False  # whether the present reference has had its citation
         # One pass over the list: an iteration for each reference would cost three times as much.
-        for element in found.iter("ref", "pub-id", "year", *_CITATIONS, *_TITLES):
+        for element in found.iter(*_WANTED):
             tag = element.tag
             if tag == "ref" or (tag in _CITATIONS and cited and _is_another(element)):
-                id_ = element.get("id", "") if tag == "ref" else references[-1]["id"]
-                references.append({"id": id_})
-                titles.append({})
-                whole.append(element)
+                if reference:
+                    _name(reference, title, whole)
+                reference = {"id": element.get("id", "") if tag == "ref" else reference["id"]}
+                references.append(reference)
+                whole, title, rank = element, "", len(_TITLES)
                 cited = tag != "ref"
-                continue
-            if not references:
-                continue  # a year in a paragraph
-            if tag in _CITATIONS:
+            elif not reference:
+                pass  # a year in a paragraph
+            elif tag in _CITATIONS:
                 cited = True
-                continue
-            text = element.text if len(element) == 0 else "".join(map(str, element.itertext()))
-            if not text or not (text := clean(text)):
-                continue
-            reference = references[-1]
-            if tag == "pub-id":
+            elif tag == "pub-id":
                 kind = element.get("pub-id-type")
-                if kind == "pmid" or kind == "doi":
-                    reference.setdefault(kind, text)
+                if (kind == "pmid" or kind == "doi") and kind not in reference and (text := _text(element)):
+                    reference[kind] = text
             elif tag == "year":
-                if "year" not in reference and (year := _YEAR.match(text)):
-                    reference["year"] = int(year[0])
-            else:
-                titles[-1].setdefault(tag, text)
-    for reference, found_titles, element in zip(references, titles, whole, strict=True):
-        if title := next((found_titles[name] for name in _TITLES if name in found_titles), ""):
-            reference["title"] = title
-        elif text := clean(" ".join(map(str, element.itertext())))[:_LONGEST]:
-            reference["text"] = text
+                if "year" not in reference:
+                    year = _YEAR.match(element.text or "") or _YEAR.match(_text(element))
+                    if year is not None:
+                        reference["year"] = int(year[0])
+            elif _TITLES[tag] < rank and (text := _text(element)):
+                title, rank = text, _TITLES[tag]
+    if reference:
+        _name(reference, title, whole)
     return references
+
+
+def _text(element: etree._Element) -> str:
+    if len(element):
+        return clean("".join(map(str, element.itertext())))
+    text = element.text or ""
+    return text.strip(" ") if text.isprintable() and "  " not in text else clean(text)
+
+
+def _name(reference: dict[str, Any], title: str, whole: etree._Element) -> None:
+    """Give a reference its title or, where it has none, its first words."""
+    if title:
+        reference["title"] = title
+    elif text := clean(" ".join(map(str, whole.itertext())))[:_LONGEST]:
+        reference["text"] = text
 
 
 def _is_another(citation: etree._Element) -> bool:

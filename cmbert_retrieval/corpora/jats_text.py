@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from cmbert_retrieval.corpora import jats_marks as marks
 from cmbert_retrieval.corpora.formulas import mathml_text, tex_text
-from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, join_sentences, table_rows
+from cmbert_retrieval.corpora.jats_blocks import Block, Blocks, clean, clean_all, join_sentences, table_rows
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -55,9 +55,11 @@ class TextWalker:
 
     def flat(self, element: etree._Element) -> str:
         """Return the whole text of an element as one line: for titles, captions, cells, keywords."""
-        if len(element) == 0:
-            return clean(element.text or "")
-        return clean(self._raw(element))
+        if len(element):
+            return clean(self._raw(element))
+        text = element.text or ""
+        # What clean does first, without the call: there are hundreds of such texts in an article.
+        return text.strip(" ") if text.isprintable() and "  " not in text else clean(text)
 
     def _raw(self, element: etree._Element) -> str:
         """Return the whole text of an element as it stands, with its outer white space."""
@@ -73,25 +75,16 @@ class TextWalker:
 
     def title(self, element: etree._Element) -> str:
         """Return the text of a title without the footnotes and footnote marks in it."""
-        for mark in list(element.iter("xref", "fn")) if len(element) else ():
-            if mark.tag == "fn" or mark.get("ref-type") in ("fn", "author-notes", "corresp"):
-                parent, previous = mark.getparent(), mark.getprevious()
-                if parent is None or mark is element:
-                    continue
-                if previous is None:
-                    parent.text = (parent.text or "") + (mark.tail or "")
-                else:
-                    previous.tail = (previous.tail or "") + (mark.tail or "")
-                mark.tail = None
-                parent.remove(mark)
+        if len(element):
+            marks.remove_notes(element)
         return self.flat(element)
 
     def _children(self, element: etree._Element) -> None:
-        out = self._out
+        out, find = self._out, _HANDLERS.get
         if text := element.text:
             out.append(text)
         for child in element:
-            handler = _HANDLERS.get(child.tag)
+            handler = find(child.tag)
             if handler is not None:
                 handler(self, child)
                 out = self._out
@@ -127,7 +120,8 @@ class TextWalker:
             target.append(Block(text, self._path, kind))
 
     def _block(self, element: etree._Element) -> None:
-        self._flush()
+        if self._flat or self._out or self._after:  # mostly there is nothing to end
+            self._flush()
         self._children(element)
         self._flush()
 
@@ -137,7 +131,7 @@ class TextWalker:
             self._block(element)
             return
         self._flush()
-        label, heading = element.find("label"), element.find("title")
+        label, heading = next(element.iterchildren("label"), None), next(element.iterchildren("title"), None)
         if heading is None and (heading := element.find("caption/title")) is None:
             heading = label
         path, title = self._path, ""
@@ -150,18 +144,19 @@ class TextWalker:
         if element.text:
             self._out.append(element.text)
         for child in element:
-            if child.tag == "caption":
+            tag = child.tag
+            if tag == "caption":
                 for part in child:
                     if part is not heading:
                         self._block(part)
-            elif child.tag not in _HEADINGS:
-                handler = _HANDLERS.get(child.tag)
+            elif tag not in _HEADINGS:
+                handler = _HANDLERS.get(tag)
                 if handler is not None:
                     handler(self, child)
                 else:
                     self._children(child)
-            if child.tail:
-                self._out.append(child.tail)
+            if text := child.tail:
+                self._out.append(text)
         self._flush()
         self._path = path
         if title and self._count() == before:
@@ -226,7 +221,7 @@ class TextWalker:
 
     def _float(self, element: etree._Element) -> None:
         """A figure, a table or a supplementary file: collected apart, the paragraph around it goes on."""
-        label_element = element.find("label")
+        label_element = next(element.iterchildren("label"), None)
         label = self.flat(label_element) if label_element is not None else ""
         parts = []
         for child in element:
@@ -262,7 +257,8 @@ class TextWalker:
     def _table(self, element: etree._Element, label: str = "") -> None:
         rows = []
         for row in table_rows(element):
-            cells = [self.flat(cell) for cell in row if cell.tag in ("td", "th", "entry")]
+            found = [cell for cell in row if cell.tag in _CELLS]
+            cells = clean_all([self._raw(cell) if len(cell) else cell.text or "" for cell in found])
             if any(cells):
                 rows.append(" | ".join(cells).strip())
         if self._flat:
@@ -311,9 +307,10 @@ class TextWalker:
         self._out.append(marks.raised(text, before, more))
 
     def _xref(self, element: etree._Element) -> None:
-        before = self._before()
-        if element.get("ref-type") == "bibr" and marks.may_cite(element, before):
+        if element.get("ref-type") == "bibr" and marks.may_cite(element, before := self._before()):
             self._cite(element, before)
+        elif len(element) == 0:
+            self._out.append(element.text or "")
         else:
             self._children(element)
 
@@ -359,6 +356,7 @@ class TextWalker:
         pass
 
 
+_CELLS = frozenset(("td", "th", "entry"))
 _HEADINGS = frozenset(("title", "label", "sec-meta", "object-id", "front-stub", "front"))
 _Handler = Callable[[TextWalker, "etree._Element"], None]
 

@@ -343,7 +343,9 @@ class _Window:
         while True:
             found = data.find(closing, position)
             # A closing tag within a comment or CDATA ends nothing.
-            special = data.find(b"<!", position, found if found >= 0 else len(data))
+            special = data.find(b"!", position, found if found >= 0 else len(data))
+            if special >= 0:  # rare in a text, and a single character is found at once
+                special = data.find(b"<!", position, found if found >= 0 else len(data))
             if special >= 0:
                 mark = b"-->" if data.startswith(b"<!--", special) else b"]]>"
                 behind = data.find(mark, special)

@@ -87,7 +87,7 @@ class _Reader:
     """Reads one record."""
 
     def __init__(self) -> None:
-        self._walker = TextWalker()
+        self._text = TextWalker().flat
         self._title = self._vernacular = self._book = ""
         self._abstract: list[tuple[tuple[str, ...], str]] = []
         self._others: list[etree._Element] = []
@@ -126,9 +126,6 @@ class _Reader:
         }
         metadata = dict(sorted({**found, **lists}.items()))
         return Document(found["pmid"], "\n\n".join(paragraphs), self._title, metadata, tuple(sections))
-
-    def _text(self, element: etree._Element) -> str:
-        return self._walker.flat(element)
 
     # --- the parts of a record ---
 
@@ -276,20 +273,22 @@ class _Reader:
         """Return "Family AB", or the name of a group."""
         if author.get("ValidYN") == "N":
             return ""  # a spelling that was corrected; the corrected one stands beside it
-        family = given = letters = ""
+        family = letters = ""
+        given: etree._Element | None = None
         for part in author:
             tag = part.tag
             if tag == "LastName":
                 family = self._text(part)
             elif tag == "ForeName":
-                given = self._text(part)
+                given = part
             elif tag == "Initials":
                 letters = self._text(part)
             elif tag == "CollectiveName":
                 return self._text(part).strip(" ,;:")
-        if not family:
-            return given
-        return f"{family} {letters or initials(given)}".strip()
+        if family and letters:
+            return f"{family} {letters}"
+        forename = self._text(given) if given is not None else ""
+        return f"{family} {initials(forename)}".strip() if family else forename
 
     # --- text ---
 
