@@ -115,7 +115,12 @@ class PubmedCorpus(Corpus):
 
 
 def _cursor(name: str, place: Place) -> dict[str, str | int]:
-    cursor = {"file": name, "record": place.records, "offset": place.offset, "line": place.line}
+    cursor: dict[str, str | int] = {
+        "file": name,
+        "record": place.records,
+        "offset": place.offset,
+        "line": place.line,
+    }
     return cursor if place.sets == 1 else {**cursor, "sets": place.sets}
 
 
