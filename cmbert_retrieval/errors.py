@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return a text for one line of a message: what cannot be printed is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class CmbertError(Exception):
-    """Any error that this library raises on purpose; the command prints it as one line."""
+    """Any error that this library raises on purpose; its text is one printable line, whatever it names."""
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return printable(super().__str__())
 
 
 class ConfigError(CmbertError, ValueError):

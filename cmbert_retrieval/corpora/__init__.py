@@ -79,11 +79,22 @@ def guess_reader(path: str | Path) -> str:
     Raises:
         CorpusError: nothing is there, or nothing that a reader is known to read.
     """
-    from cmbert_retrieval.corpora.pubmed_files import looks_like_pubmed
-
     path = Path(path)
     if not path.exists():
         raise CorpusError(f"{path}: no such file or folder")
+    try:
+        reader = _guess_of_file(path) if not path.is_dir() else _guess_of_folder(path)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+    if reader is None:
+        names = ", ".join(sorted(READERS))
+        raise CorpusError(f"{path}: cannot tell the format; name the reader: --from READER:{path} ({names})")
+    return reader
+
+
+def _guess_of_file(path: Path) -> str | None:
+    from cmbert_retrieval.corpora.pubmed_files import looks_like_pubmed
+
     if path.is_file():
         name = path.name.lower().removesuffix(".gz")
         if name.endswith(".jsonl"):
@@ -98,20 +109,23 @@ def guess_reader(path: str | Path) -> str:
             return "parquet"
         if name.endswith(".trec"):
             return "trec"
-    elif (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+    return None
+
+
+def _guess_of_folder(path: Path) -> str | None:
+    from cmbert_retrieval.corpora.pubmed_files import looks_like_pubmed
+
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return "datasets"
-    elif _MIMIC_FILES & {entry.name.lower().removesuffix(".gz") for entry in path.iterdir()}:
+    if _MIMIC_FILES & {entry.name.lower().removesuffix(".gz") for entry in path.iterdir()}:
         return "notes"
-    elif any(True for _ in path.glob("*.parquet")):
+    if any(True for _ in path.glob("*.parquet")):
         return "parquet"
-    elif any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+    if any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         return "beir"
-    elif looks_like_pubmed(path):
+    if looks_like_pubmed(path):
         return "pubmed"
-    elif _looks_like_pmc(path):
-        return "pmc"
-    names = ", ".join(sorted(READERS))
-    raise CorpusError(f"{path}: cannot tell the format; name the reader: --from READER:{path} ({names})")
+    return "pmc" if _looks_like_pmc(path) else None
 
 
 def _looks_like_pmc(folder: Path) -> bool:

@@ -6,6 +6,7 @@ because the articles behind it would be missing without a word.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import tarfile
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from cmbert_retrieval.corpora.files import GZIP_ERRORS, too_large
+from cmbert_retrieval.corpora.files import GZIP_ERRORS, NOT_REGULAR, too_large
 from cmbert_retrieval.errors import CorpusError
 
 _EMPTY: type[tarfile.HeaderError] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
@@ -147,6 +148,8 @@ def read_members(
 
 
 def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
+    if not path.is_file():  # a pipe would wait for ever
+        raise OSError(errno.EINVAL, NOT_REGULAR)
     if path.name.lower().endswith(".tar"):
         return path.open("rb")
     return gzip.GzipFile(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.errors import CorpusError, printable
 from cmbert_retrieval.types import Document
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,11 @@ class Record:
     id: str = ""
     deleted: bool = False
     version: int | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the problem one printable line: names of files may hold line ends."""
+        if self.problem is not None and not self.problem.isprintable():
+            object.__setattr__(self, "problem", printable(self.problem))
 
 
 @dataclass(frozen=True, slots=True)

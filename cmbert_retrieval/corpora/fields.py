@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -19,6 +20,7 @@ _ID_KEYS = ("_id", "id")
 LONGEST_NAME = 100
 """Characters of the name of a column: what is longer is none."""
 
+_NAME = re.compile(r"[\w#](?:[\w.:#/()%+-]| (?! )){0,63}")
 _SHOWN_COLUMNS = 30
 _COMPARED_COLUMNS = 1000
 _PLAIN = (str, int, float, bool)
@@ -181,7 +183,12 @@ def check_unique(names: Sequence[str], where: str) -> None:
 
 def missing_column(wanted: Sequence[str], names: Sequence[str], where: str, advice: str = "") -> CorpusError:
     """Return the error for a table without any of the ``wanted`` columns."""
-    shown = ", ".join(printable(name[:LONGEST_NAME]) for name in names[:_SHOWN_COLUMNS] if name) or "none"
+    given = [name for name in names[:_SHOWN_COLUMNS] if name]
+    shown = ", ".join(given) or "none"
+    if not all(_NAME.fullmatch(name) for name in given):
+        # In a file without names, the first row is a record: nothing of it belongs into a message.
+        shown = "some that look like no names; is the first row one of names?"
+        return CorpusError(f"{where}: no column {' or '.join(map(repr, wanted))}; there are {shown}{advice}")
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     lower = {name.lower(): name for name in reversed(names[:_COMPARED_COLUMNS])}
     close = difflib.get_close_matches(wanted[0].lower(), lower, n=1)

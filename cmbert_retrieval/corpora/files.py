@@ -12,13 +12,31 @@ from pathlib import Path
 from typing import IO, cast
 
 from cmbert_retrieval.corpora.base import Source
-from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.errors import CorpusError, printable
+
+__all__ = [
+    "GZIP_ERRORS",
+    "MAX_BYTES",
+    "NOT_REGULAR",
+    "UnusableError",
+    "existing",
+    "file_source",
+    "files_below",
+    "listing_source",
+    "open_binary",
+    "printable",
+    "read_bounded",
+    "too_large",
+]
 
 MAX_BYTES = 64 * 2**20
 """Unpacked size above which one article or line is not read. The largest articles of PMC have half of it."""
 
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 """What Python raises for gzip data that are truncated or damaged."""
+
+
+NOT_REGULAR = "not a regular file"
 
 
 class UnusableError(Exception):
@@ -33,7 +51,7 @@ def open_binary(path: Path) -> IO[bytes]:
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UnusableError("not a regular file")
+            raise UnusableError(NOT_REGULAR)
         if path.name.lower().endswith(".gz"):
             # A buffer of our own around it would lose the last lines before a truncated end.
             return cast("IO[bytes]", gzip.GzipFile(path))
@@ -72,6 +90,8 @@ def file_source(path: Path, given: str, *, licenses: dict[str, int] | None = Non
         CorpusError: it cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CorpusError(f"{given}: {NOT_REGULAR}")
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return Source(given, f"sha256:{digest}", path.stat().st_size, licenses or {})
@@ -113,22 +133,17 @@ def files_below(root: Path) -> list[str]:
     return sorted(names)
 
 
-def printable(name: str) -> str:
-    """Return a file's name for one line of a message: what cannot be printed is escaped."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name
-    )
-
-
 def existing(path: str | Path) -> Path:
     """Return ``path`` with ``~`` resolved.
 
     Raises:
-        CorpusError: nothing is there.
+        CorpusError: nothing is there, or neither a file nor a folder: a pipe would wait for ever.
     """
     if not str(path):
         raise CorpusError("the path is missing; expected a file or folder, as in --from pmc:PATH")
     found = Path(path).expanduser()
     if not found.exists():
         raise CorpusError(f"{str(path)!r}: no such file or folder")
+    if not found.is_file() and not found.is_dir():
+        raise CorpusError(f"{path}: {NOT_REGULAR}")
     return found

@@ -32,6 +32,7 @@ from cmbert_retrieval.types import Document
 _CODE = re.compile(r"[A-Z][0-9]{4}|[0-9]{4}[0-9A-Z]")
 _MODIFIER = re.compile(r"[0-9A-Z]{2}")
 _MAX_PARTS = 1_000
+_MAX_CELL = 2**17
 _MAX_REMARKS = 100
 
 # First and last column of what is read, counted from 1 as in the record layout of CMS.
@@ -192,6 +193,8 @@ class HcpcsCorpus(CodeFilesCorpus):
             reader = csv.reader(texts, strict=True)
         try:
             for cells in reader:
+                if max(map(len, cells), default=0) > _MAX_CELL:  # the module's own bound may have been raised
+                    raise csv.Error
                 number = reader.line_num + 1
                 if any(cells):
                     yield (

@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
 from cmbert_retrieval.corpora.code_documents import CODE_COLUMNS, code_document
@@ -26,6 +26,7 @@ from cmbert_retrieval.types import Document
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
+_BLOCK_BYTES = 2**20
 _ROOT = "ICD10CM.tabular"
 _CODE = re.compile(r"[A-Z][0-9A-Z]{2}(\.[0-9A-Z]{1,4})?")
 _MONTHS = ("January February March April May June July August September October November December").split()
@@ -84,9 +85,12 @@ class Icd10cmCorpus(Corpus):
         return [file_source(path, str(path)) for path in (self.path, VOCABULARY)]
 
     def total(self) -> int:
-        """Return the number of codes."""
-        with open_binary(self.path) as file:
-            return sum(line.count(b"<diag>") + line.count(b"<diag ") for line in file)
+        """Return the number of codes; 0 for a file that cannot be read."""
+        try:
+            with open_binary(self.path) as file:
+                return _count(file)
+        except (*GZIP_ERRORS, OSError, UnusableError):
+            return 0  # reading it tells what is wrong
 
     def _all_records(self) -> Iterator[Record]:
         codes = itertools.chain.from_iterable(self._blocks())
@@ -100,14 +104,16 @@ class Icd10cmCorpus(Corpus):
         """Yield the codes of one block after the other. Only one block is held in memory."""
         from lxml import etree
 
+        from cmbert_retrieval.corpora.xmltree import xml_reason
+
         safely = {"resolve_entities": False, "no_network": True, "load_dtd": False, "remove_comments": True}
         try:
             with open_binary(self.path) as file:
-                _, root = next(etree.iterparse(file, events=("start",), **safely))
+                _, root = next(etree.iterparse(_Reads(file), events=("start",), **safely))
                 self._check_root(root)
                 file.seek(0)
                 section = None
-                for _, section in etree.iterparse(file, tag="section", **safely):
+                for _, section in etree.iterparse(_Reads(file), tag="section", **safely):
                     yield _codes(section, self._shared(section))
                     section.clear()
                 if section is None:
@@ -115,7 +121,9 @@ class Icd10cmCorpus(Corpus):
                         f"{self.path}: no <section> in it; expected the blocks of the tabular list"
                     )
         except etree.XMLSyntaxError as error:
-            raise CorpusError(f"{self.path}:{error.lineno}: not well-formed XML ({error.msg})") from error
+            raise CorpusError(
+                f"{self.path}:{error.lineno}: not well-formed XML ({xml_reason(error)})"
+            ) from None
         except GZIP_ERRORS as error:
             raise CorpusError(f"{self.path}: truncated or damaged gzip data; fetch the file again") from error
         except (OSError, UnusableError) as error:
@@ -137,11 +145,27 @@ class Icd10cmCorpus(Corpus):
 
     def _check_root(self, root: _Element) -> None:
         if root.tag != _ROOT:
+            shown = f"<{root.tag}>" if re.fullmatch(r"[\w.-]{1,40}", root.tag) else "another"
             raise CorpusError(
-                f"{self.path}: the root is <{root.tag}>; expected <{_ROOT}>, the tabular list of CMS"
+                f"{self.path}: the root is {shown}; expected <{_ROOT}>, the tabular list of CMS"
             )
         if root.getroottree().docinfo.doctype:  # type: ignore[attr-defined]  # unknown to lxml-stubs
             raise CorpusError(f"{self.path}: has a DOCTYPE; expected none, as in the files of CMS")
+
+
+class _Reads:
+    """A file without its name, which ``lxml`` would want to be UTF-8."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read = file.read
+
+
+def _count(file: IO[bytes]) -> int:
+    """Return how many codes begin in a file. A tag that is cut in two by a block is not counted."""
+    count = 0
+    while block := file.read(_BLOCK_BYTES):
+        count += block.count(b"<diag>") + block.count(b"<diag ")
+    return count
 
 
 def _codes(section: _Element, shared: Mapping[str, Any]) -> Iterator[tuple[_Element, str, Document | None]]:

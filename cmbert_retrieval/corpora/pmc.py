@@ -29,6 +29,7 @@ from cmbert_retrieval.corpora.pmc_files import (
     Listing,
     beside,
     filelist_name,
+    is_regular,
     known_from_name,
     list_files,
     read_metadata,
@@ -132,9 +133,10 @@ class PmcCorpus(Corpus):
             path = listing.root / name
             given = Path(self._given) if single else Path(self._given, name)
             listed = path.with_name(filelist_name(path.name))
-            licenses = dict(FileList(listed).licenses) if listed.is_file() else {}
+            is_listed = is_regular(listed)
+            licenses = dict(FileList(listed).licenses) if is_listed else {}
             sources.append(file_source(path, str(given), licenses=licenses))
-            if listed.is_file():
+            if is_listed:
                 sources.append(file_source(listed, str(given.with_name(listed.name))))
         if single and listing.loose:
             sources.append(file_source(self.path, self._given))
@@ -153,7 +155,7 @@ class PmcCorpus(Corpus):
         for name in listing.archives:
             path = listing.root / name
             path = path.with_name(filelist_name(path.name))
-            if not path.is_file():
+            if not is_regular(path):
                 return None
             total += sum(FileList(path).licenses.values())
         return total
@@ -169,7 +171,7 @@ class PmcCorpus(Corpus):
 
     def _read_archive(self, path: Path, file: str, done: int, left_out: Counter[str]) -> Iterator[Record]:
         listed = path.with_name(filelist_name(path.name))
-        file_list = FileList(listed) if listed.is_file() else None
+        file_list = FileList(listed) if is_regular(listed) else None
         if file_list is None:
             logger.warning(
                 "%s: no %s beside it; licences and retractions are taken from the XML", path.name, listed.name

@@ -222,6 +222,14 @@ def filelist_name(archive: str) -> str:
     return re.sub(r"\.(?:tar\.gz|tgz|tar)$", "", archive, flags=re.IGNORECASE) + ".filelist.csv"
 
 
+def is_regular(path: Path) -> bool:
+    """Tell whether there is a file; a name that is too long for one, made from another name, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 class FileList:
     """The file list of one archive: PMCID -> licence, retraction, PMID.
 

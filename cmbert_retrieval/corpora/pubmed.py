@@ -75,7 +75,9 @@ class PubmedCorpus(Corpus):
         for name in names:
             place, deleted = None, 0
             if after is not None and name == after["file"]:
-                place = Place(int(after["record"]), int(after["offset"]), int(after["line"]))
+                place = Place(
+                    int(after["record"]), int(after["offset"]), int(after["line"]), int(after.get("sets", 1))
+                )
                 deleted = int(after.get("deleted", 0))
             yield from self._read(name, place, deleted)
 
@@ -113,7 +115,13 @@ class PubmedCorpus(Corpus):
 
 
 def _cursor(name: str, place: Place) -> dict[str, str | int]:
-    return {"file": name, "record": place.records, "offset": place.offset, "line": place.line}
+    cursor: dict[str, str | int] = {
+        "file": name,
+        "record": place.records,
+        "offset": place.offset,
+        "line": place.line,
+    }
+    return cursor if place.sets == 1 else {**cursor, "sets": place.sets}
 
 
 def _deletions(name: str, piece: Piece, found: list[tuple[str, int | None]], done: int) -> Iterator[Record]:

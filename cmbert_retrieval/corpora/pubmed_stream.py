@@ -44,11 +44,13 @@ class Place:
         records: how many came before it.
         offset: in unpacked bytes.
         line: its line number, 1 for the first.
+        sets: how many sets are begun and not ended there; 0 between two sets and behind the last one.
     """
 
     records: int = 0
     offset: int = 0
     line: int = 1
+    sets: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class PubmedStream:
         with opened as stream:
             window = _Window(stream, self.path.name, self._max_bytes, after or Place())
             if after is not None and after.offset and self._is_set:
-                window.open_sets = 1
+                window.open_sets = after.sets
             start = window.place()
             while True:
                 line, problem = window.skip_frame()
@@ -193,7 +195,7 @@ class _Window:
 
     def place(self) -> Place:
         """Return where this is."""
-        return Place(self.records, self.offset, self.line)
+        return Place(self.records, self.offset, self.line, self.open_sets)
 
     def failure(self, reason: str) -> CorpusError:
         """Return the error that ends the reading of this file here."""

@@ -106,7 +106,7 @@ def test_our_errors_are_one_line_on_stderr(command: ModuleType, capsys: pytest.C
     command.fail = raising(ConfigError("k is 0; expected\na positive number"))  # type: ignore[attr-defined]
     assert _main.main(["fail"]) == 1
     printed = capsys.readouterr()
-    assert printed.err == "cmbert: k is 0; expected a positive number\n"
+    assert printed.err == "cmbert: k is 0; expected\\na positive number\n"
     assert printed.out == ""
 
 
