@@ -201,7 +201,7 @@ def data_file(data: Path | None, *names: str) -> Path:
     """
     if data is None:
         raise ConfigError(
-            f"{names[0]} is needed: say where the folder of evaluation sets is, with --data DIR or CMBERT_DATA"
+            f"{names[0]} is needed: say where the folder of evaluation sets is, by --data DIR or CMBERT_DATA"
         )
     return _first(data, names)
 
