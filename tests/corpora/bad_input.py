@@ -187,7 +187,7 @@ def _bomb(part: bytes, before: bool = False) -> Fault:
     def write(one: Sample, folder: Path) -> Path:
         block = gzip.compress(part * (2**24 // len(part)), mtime=0)
         start = gzip.compress(one.data[: len(one.data) // 2], mtime=0) if before else b""
-        return _write(one, folder, start + block * 64, f"{one.name}.gz")
+        return _write(one, folder, start + block * 25, f"{one.name}.gz")
 
     return write
 
@@ -338,15 +338,10 @@ FAULTS: dict[str, Fault] = {
     **{f"the data of {row}": _another(row) for row in SAMPLES if row not in WITH_AN_EXTRA},
 }
 BOMBS: dict[str, Fault] = {
-    "1 GB of zeros": _bomb(b"\0"),
-    "1 GB of white space": _bomb(b" "),
-    "1 GB of lines": _bomb(b"\n"),
-    "1 GB of zeros in the middle": _bomb(b"\0", before=True),
-    "1 GB of white space in the middle": _bomb(b" ", before=True),
-    "1 GB of text in the middle": _bomb(b"a b ", before=True),
-    "1 GB of tags": _bomb(b"<a/>"),
+    "zeros": _bomb(b"\0"),
+    "white space in the middle": _bomb(b" ", before=True),
 }
-
+"""More than may be held, in half a megabyte."""
 
 # --- the oracle ---
 
