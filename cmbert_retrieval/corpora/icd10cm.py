@@ -161,10 +161,13 @@ class _Reads:
 
 
 def _count(file: IO[bytes]) -> int:
-    """Return how many codes begin in a file. A tag that is cut in two by a block is not counted."""
-    count = 0
+    """Return how many codes begin in a file."""
+    tags = (b"<diag>", b"<diag ")
+    count, end = 0, b""
     while block := file.read(_BLOCK_BYTES):
-        count += block.count(b"<diag>") + block.count(b"<diag ")
+        block = end + block
+        count += sum(map(block.count, tags))
+        end = block[1 - len(tags[0]) :]  # shorter than a tag, so that none is counted twice
     return count
 
 

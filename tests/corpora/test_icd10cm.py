@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cmbert_retrieval.corpora import icd10cm
 from cmbert_retrieval.corpora.code_names import spoken
 from cmbert_retrieval.corpora.icd10cm import Icd10cmCorpus
 from cmbert_retrieval.errors import CorpusError
@@ -358,3 +360,13 @@ def test_billable_codes_are_those_of_the_order_file_of_2025_but_for_what_changed
     # A code that was split further is not billable any more; nothing may have changed the other way.
     assert len(changed) < 30
     assert not any(ours[code] for code in changed)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 6, 7, 64])
+def test_codes_are_counted_whatever_the_blocks_that_a_file_is_read_in(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(icd10cm, "_BLOCK_BYTES", block)
+    assert (
+        icd10cm._count(io.BytesIO(b'<a><diag><name/></diag><diag id="1"/><diagnosis/><diag></diag></a>')) == 3
+    )
