@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -145,9 +146,21 @@ def clean(root: Path, current: Manifest | None) -> list[int]:
             if path.is_dir():
                 if not any(name.startswith(relative + "/") for name in kept):
                     remove_tree(path)
+                elif folder == "lexical":
+                    _remove_strays(path, relative, kept)
             elif relative not in kept:
                 path.unlink()
     return outdated
+
+
+def _remove_strays(folder: Path, relative: str, kept: Collection[str]) -> None:
+    """Remove files that no commit names from a folder that one names.
+
+    tantivy locks from a thread of its own: a writer that was killed may leave such a lock behind.
+    """
+    for path in folder.iterdir():
+        if path.is_file() and f"{relative}/{path.name}" not in kept:
+            path.unlink()
 
 
 def _held_commits(root: Path, current: Manifest | None) -> list[Manifest]:

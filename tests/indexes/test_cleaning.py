@@ -8,6 +8,8 @@ import pytest
 from samples import add, build, delete, documents, optimize
 
 from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.indexes.verify import verify
+from cmbert_retrieval.indexes.writer import IndexWriter
 from cmbert_retrieval.types import Document
 
 
@@ -52,3 +54,14 @@ def test_an_optimized_index_that_nobody_reads_keeps_no_deleted_text(
     optimize(tmp_path)
     assert not on_disk(tmp_path, b"Zebra")
     assert caplog.records == []
+
+
+def test_what_a_killed_writer_left_beside_the_words_goes_with_the_next_writer(tmp_path: Path) -> None:
+    build(tmp_path, documents(5), None)
+    (folder,) = (tmp_path / "lexical").iterdir()
+    (folder / ".tantivy-meta.lock").touch()
+    assert verify(tmp_path).leftovers == [f"lexical/{folder.name}/.tantivy-meta.lock"]
+    with IndexWriter(tmp_path):
+        pass  # clears away what it finds
+    found = verify(tmp_path)
+    assert (found.problems, found.leftovers) == ([], [])
