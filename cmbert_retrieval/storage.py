@@ -10,13 +10,16 @@ import re
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from cmbert_retrieval.errors import CmbertError, StorageError
 
+Parsed = TypeVar("Parsed")
+
+_TRIES = 4
 _SQLITE_WRITES = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -30,6 +33,18 @@ _REASONS = {
     errno.EFBIG: "the file would be larger than this process or file system allows (see: ulimit -f)",
 }
 _FULL = "the disk is full, or a limit on file sizes was reached"
+
+
+def parsed(parse: Callable[[], Parsed]) -> Parsed:
+    """Return what ``parse`` returns, calling it again where Python's own parser stumbles.
+
+    numpy reads the header of an array as Python. CPython 3.11 and 3.12 count the depth of syntax trees for
+    all threads together (gh-106905): threads that parse at the same time see a ``SystemError`` now and then.
+    """
+    for _ in range(_TRIES):
+        with suppress(SystemError):
+            return parse()
+    return parse()
 
 
 def fsync_file(path: Path) -> None:

@@ -15,7 +15,7 @@ from samples import add, build, documents
 
 from cmbert_retrieval.errors import StorageError
 from cmbert_retrieval.indexes.reader import IndexReader
-from cmbert_retrieval.storage import atomic_file, follow_umask, fsync_tree
+from cmbert_retrieval.storage import atomic_file, follow_umask, fsync_tree, parsed
 
 
 @contextmanager
@@ -119,3 +119,21 @@ def test_the_disks_own_cache_is_flushed_where_the_system_can_and_the_file_system
     with atomic_file(tmp_path / "b"):
         pass
     assert flushed == ["disk" if supported else "file"] * 4
+
+
+@pytest.mark.parametrize(("stumbles", "ends_well"), [(0, True), (4, True), (9, False)])
+def test_a_stumbling_parser_is_asked_again_but_not_for_ever(stumbles: int, ends_well: bool) -> None:
+    calls = []
+
+    def parse() -> int:
+        calls.append(len(calls))
+        if len(calls) <= stumbles:
+            raise SystemError("AST constructor recursion depth mismatch")
+        return 7
+
+    if ends_well:
+        assert parsed(parse) == 7
+    else:
+        with pytest.raises(SystemError):
+            parsed(parse)
+    assert len(calls) == min(stumbles + 1, 5)

@@ -11,14 +11,14 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import IndexCorruptError
-from cmbert_retrieval.storage import atomic_file
+from cmbert_retrieval.storage import atomic_file, parsed
 
 _NAME = re.compile(r"vectors-(\d+)\.npy")
 _MOST_MAPS = 128
@@ -197,7 +197,13 @@ def _read_header(path: Path) -> tuple[int, int, int]:
             version = npy.read_magic(file)
             if version != (1, 0):
                 raise ValueError(version)
-            shape, by_columns, dtype = npy.read_array_header_1_0(file)
+            begin = file.tell()
+
+            def header() -> Any:
+                file.seek(begin)
+                return npy.read_array_header_1_0(file)
+
+            shape, by_columns, dtype = parsed(header)
         except Exception as error:  # a damaged header is Python that may fail in any way
             reason = type(error).__name__
             raise IndexCorruptError(f"{path}: not a readable array ({reason}); {_ADVICE}") from None

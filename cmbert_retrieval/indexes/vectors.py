@@ -18,7 +18,7 @@ from cmbert_retrieval.indexes.effort import candidates_for, is_lossy, search_par
 from cmbert_retrieval.indexes.shard_files import ShardedVectors
 from cmbert_retrieval.indexes.trust import check_faiss_file, check_faiss_index, faiss_flags
 from cmbert_retrieval.memory import available_memory
-from cmbert_retrieval.storage import atomic_file
+from cmbert_retrieval.storage import atomic_file, parsed
 from cmbert_retrieval.threads import sleeping_openmp, thread_budget
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def read_array(path: Path) -> NDArray[Any]:
         IndexCorruptError: it is missing or damaged.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        return parsed(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise IndexCorruptError(f"{path} is missing; run: cmbert index verify") from None
     except Exception as error:  # a damaged header is Python that may fail in any way
