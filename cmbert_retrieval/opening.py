@@ -270,7 +270,7 @@ def build_cached(
     The folder's name holds a hash of recipe, sources and encoder: another release or encoder is another
     folder. Several processes may ask at once; one builds, the others wait.
     """
-    from cmbert_retrieval.indexes.writer import IndexWriter
+    from cmbert_retrieval.indexes.writer import IndexWriter, silent
 
     checksums = [source.checksum for source in corpus.sources()]
     identity = encoder.identity.to_json() if encoder is not None else None
@@ -279,7 +279,7 @@ def build_cached(
     folder = root / f"{recipe.name}-{digest}"
     while not (folder / MANIFEST).is_file():
         try:
-            with IndexWriter(folder, notify=notify or (lambda phase, count: None)) as writer:
+            with IndexWriter(folder, notify=notify or silent) as writer:
                 if not (folder / MANIFEST).is_file():
                     logger.warning("building the index '%s' once, into %s", recipe.name, folder)
                     report = writer.build(corpus, recipe, encoder)

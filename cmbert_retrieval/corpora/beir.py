@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cmbert_retrieval.corpora.fields import valid_id
 from cmbert_retrieval.corpora.files import MAX_BYTES, UnusableError, existing
-from cmbert_retrieval.corpora.jsonl import JsonlCorpus, parse_object, read_lines
+from cmbert_retrieval.corpora.jsonl import JsonlCorpus, read_lines, read_objects
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Qrels, Query
 
@@ -38,14 +38,8 @@ def read_queries(path: str | Path) -> Iterator[Query]:
         CorpusError: the file is absent, or a line is no query; the message names file and line.
     """
     file = _member(path, "queries.jsonl")
-    for number, _, line in read_lines(file, max_bytes=MAX_BYTES):
+    for number, values in read_objects(file):
         try:
-            if line is None:
-                raise UnusableError("the line is too long")
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not line.strip():
-                continue
-            values = parse_object(line)
             text = values.get("text")
             if not isinstance(text, str):
                 raise UnusableError("no key 'text' with a string")

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from cmbert_retrieval.corpora.base import logger
-from cmbert_retrieval.corpora.files import UnusableError, printable
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.corpora.files import UnusableError
+from cmbert_retrieval.errors import ConfigError, CorpusError, printable
 from cmbert_retrieval.types import Document
 
 _ID_KEYS = ("_id", "id")

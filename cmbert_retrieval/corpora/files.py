@@ -12,22 +12,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from cmbert_retrieval.corpora.base import Source
-from cmbert_retrieval.errors import CorpusError, printable
-
-__all__ = [
-    "GZIP_ERRORS",
-    "MAX_BYTES",
-    "NOT_REGULAR",
-    "UnusableError",
-    "existing",
-    "file_source",
-    "files_below",
-    "listing_source",
-    "open_binary",
-    "printable",
-    "read_bounded",
-    "too_large",
-]
+from cmbert_retrieval.errors import CorpusError
 
 MAX_BYTES = 64 * 2**20
 """Unpacked size above which one article or line is not read. The largest articles of PMC have half of it."""

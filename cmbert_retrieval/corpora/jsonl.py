@@ -123,6 +123,23 @@ def read_lines(
         ) from None
 
 
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line number and object of every line that is not white.
+
+    Raises:
+        CorpusError: the file cannot be read, or a line is no object; the message names file and line.
+    """
+    for number, _, line in read_lines(path, max_bytes=MAX_BYTES):
+        try:
+            if line is None:
+                raise UnusableError("the line is too long")
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if line.strip():
+                yield number, parse_object(line)
+        except UnusableError as error:
+            raise CorpusError(f"{path.name}:{number}: {error}") from None
+
+
 def _skip_line(stream: IO[bytes]) -> int:
     skipped = 0
     while part := stream.readline(2**20):

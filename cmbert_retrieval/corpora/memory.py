@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from cmbert_retrieval.corpora.base import Corpus, Cursor, Record, Source
@@ -34,6 +35,10 @@ class MemoryCorpus(Corpus):
 
     def sources(self) -> list[Source]:
         """Return one source whose checksum covers all of every document."""
+        return [self._source]
+
+    @cached_property
+    def _source(self) -> Source:
         digest = hashlib.sha256()
         size = 0
         for document in self._documents:
@@ -42,7 +47,7 @@ class MemoryCorpus(Corpus):
                 data = part.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8, "big") + data)
                 size += len(data)
-        return [Source("memory", f"sha256:{digest.hexdigest()}", size)]
+        return Source("memory", f"sha256:{digest.hexdigest()}", size)
 
     def total(self) -> int:
         """Return the number of documents."""

@@ -21,13 +21,12 @@ from cmbert_retrieval.corpora.files import (
     file_source,
     files_below,
     listing_source,
-    printable,
     read_bounded,
     too_large,
 )
 from cmbert_retrieval.corpora.note_sections import note_sections
 from cmbert_retrieval.corpora.note_tables import NoteOptions, NoteTable
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.errors import ConfigError, CorpusError, printable
 from cmbert_retrieval.types import Document, Section
 
 logger = logging.getLogger(__name__)

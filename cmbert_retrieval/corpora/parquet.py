@@ -14,11 +14,10 @@ from cmbert_retrieval.corpora.files import (
     existing,
     file_source,
     files_below,
-    printable,
     too_large,
 )
 from cmbert_retrieval.corpora.parquet_rows import open_parquet, read_parquet
-from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.errors import CorpusError, printable
 
 
 class ParquetCorpus(Corpus):

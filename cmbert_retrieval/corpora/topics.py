@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cmbert_retrieval.corpora.encodings import decode, known_encoding
 from cmbert_retrieval.corpora.fields import valid_id
-from cmbert_retrieval.corpora.files import UnusableError, existing, printable, read_bounded
-from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.corpora.files import UnusableError, existing, read_bounded
+from cmbert_retrieval.errors import CorpusError, printable
 from cmbert_retrieval.types import Query
 
 _LARGEST_BYTES = 2**26

@@ -19,11 +19,10 @@ from cmbert_retrieval.corpora.files import (
     file_source,
     files_below,
     listing_source,
-    printable,
     too_large,
 )
 from cmbert_retrieval.corpora.trec_parts import END_OF_SMART, END_OF_TREC, Part, format_of, parts
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.errors import ConfigError, CorpusError, printable
 from cmbert_retrieval.types import Document
 
 _BEGINNING_BYTES = 1 << 12

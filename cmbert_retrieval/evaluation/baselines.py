@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,7 @@ class Rows:
     @property
     def most_per_document(self) -> int:
         """The number of rows of the document that has most."""
-        counts: dict[str, int] = {}
-        for id_ in self.ids:
-            counts[id_] = counts.get(id_, 0) + 1
-        return max(counts.values(), default=1)
+        return max(Counter(self.ids).values(), default=1)
 
 
 def bm25s_run(

@@ -7,12 +7,14 @@ phrase is found by being in the index.
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from cmbert_retrieval.corpora.code_names import entry_texts, official_names
+from cmbert_retrieval.corpora.files import open_binary
 from cmbert_retrieval.corpora.icd10cm import Icd10cmCorpus
 from cmbert_retrieval.corpora.memory import MemoryCorpus
 from cmbert_retrieval.corpora.ontology import OntologyCorpus
@@ -32,7 +34,7 @@ def icd10cm_inclusion(data: Path | None, split: str) -> EvaluationSet:
     Needs no data but the installed release. Codes of other splits keep all their names.
     """
     documents, asked = [], []
-    for document in Icd10cmCorpus("").strictly():
+    for document in _icd10cm():
         if split_of_code("icd10cm", document.id) == split:
             _, *terms = official_names(document.title, document.metadata["terms"])
             asked += [(f"{document.id}-{number}", term, document.id) for number, term in enumerate(terms, 1)]
@@ -121,7 +123,7 @@ def hpo_lay(data: Path | None, split: str) -> EvaluationSet:
     2018.
     """
     path = data_file(data, "ontology_hpo/hp.obo.gz")
-    rows = [row for row in _rows(path.parent / "hpo_synonyms.tsv.gz") if row["type"] == "layperson"]
+    rows = [row for row in _rows(data_file(path.parent, "hpo_synonyms.tsv.gz")) if row["type"] == "layperson"]
     said: dict[str, set[str]] = {}
     for row in rows:
         said.setdefault(row["hpo_id"], set()).add(row["synonym"].casefold())
@@ -167,7 +169,7 @@ def _of_phrases(
     keep: Callable[[dict[str, str]], bool] = lambda row: True,
 ) -> EvaluationSet:
     """Return the set of a table of phrases and codes, looked up in all of ICD-10-CM."""
-    documents = list(Icd10cmCorpus("").strictly())
+    documents = _icd10cm()
     known = {document.id for document in documents}
     queries, qrels = judged_texts(
         (f"{row[code]}-{number}", row[query], row[code])
@@ -189,10 +191,15 @@ def _of_phrases(
     )
 
 
+@lru_cache(maxsize=1)
+def _icd10cm() -> list[Document]:
+    """Return the codes of the installed release, which most of these sets look their phrases up in."""
+    return list(Icd10cmCorpus("").strictly())
+
+
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """Yield the rows of a tab-separated table under a header."""
-    opened = gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else None
-    with opened or path.open(encoding="utf-8", newline="") as lines:
+    with io.TextIOWrapper(open_binary(path), encoding="utf-8", newline="") as lines:
         table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         for number, row in enumerate(table, start=2):
             if None in row or None in row.values():

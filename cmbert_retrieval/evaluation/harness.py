@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmbert_retrieval import __version__
 from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation import baselines
@@ -21,6 +20,7 @@ from cmbert_retrieval.evaluation.datasets import EvaluationSet
 from cmbert_retrieval.evaluation.measures import Evaluation, check_measures, evaluate
 from cmbert_retrieval.evaluation.runs import write_qrels, write_run
 from cmbert_retrieval.evaluation.suites import SuiteRecipe, SystemRecipe, open_set
+from cmbert_retrieval.indexes.manifest import library_versions
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.opening import build_cached
 from cmbert_retrieval.paths import cache_folder
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 
 Progress = Callable[[], AbstractContextManager[Callable[[str, int], None] | None]]
-_PACKAGES = ("numpy", "tantivy", "faiss-cpu", "onnxruntime", "ir-measures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +111,13 @@ def run_suite(
         CorpusError: a set cannot be read.
     """
     check_measures(suite.measures)
-    for recipe in suite.sets:  # what is missing is said before hours of encoding
-        open_set(recipe, data, suite.split)
+    # All at first: what is missing is said before hours of encoding.
+    opened = [open_set(recipe, data, suite.split) for recipe in suite.sets]
     scores: list[Score] = []
     sets: dict[str, dict[str, Any]] = {}
     with _workplace(fresh) as cache, _Indexes(suite, cache, progress) as indexes:
-        for recipe in suite.sets:
-            name = recipe.name
-            one = open_set(recipe, data, suite.split)
+        for one in opened:
+            name = one.name
             say(f"{name}: {len(one.queries):,} queries, {one.about or 'split ' + one.split}")
             documents = 0
             for system_name, system in suite.systems.items():
@@ -247,16 +245,6 @@ def _keep(folder: Path, run: Run, evaluation: Evaluation, *, tag: str) -> None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"cmbert-retrieval": __version__, "python": platform.python_version()}
-    found["machine"] = f"{platform.system()} {platform.machine()}"
-    return found | {name: version(name) for name in _PACKAGES if _installed(name)}
-
-
-def _installed(name: str) -> bool:
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
+    machine = f"{platform.system()} {platform.machine()}"
+    facts = {"python": platform.python_version(), "machine": machine, "ir-measures": version("ir-measures")}
+    return facts | library_versions()

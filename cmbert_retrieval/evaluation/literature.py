@@ -5,15 +5,12 @@ Each function takes the folder of evaluation sets and a split; its docstring say
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from cmbert_retrieval.corpora.beir import read_qrels, read_queries
-from cmbert_retrieval.corpora.files import MAX_BYTES, UnusableError
-from cmbert_retrieval.corpora.jsonl import JsonlCorpus, parse_object, read_lines
+from cmbert_retrieval.corpora.jsonl import JsonlCorpus, read_objects
 from cmbert_retrieval.corpora.memory import MemoryCorpus
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, data_file, from_parts, judged_texts
 from cmbert_retrieval.evaluation.splits import published_split, split_by_hash
 from cmbert_retrieval.types import Document
@@ -104,7 +101,7 @@ def medquad(data: Path | None, split: str) -> EvaluationSet:
     """
     documents = []
     asked = []
-    for number, values in enumerate(_objects(data_file(data, "medquad/medquad.jsonl.gz")), start=1):
+    for number, values in read_objects(data_file(data, "medquad/medquad.jsonl.gz")):
         if not values["answer"].strip():
             continue
         id_ = f"{values['_id']}@{number}"  # its own ids come more than once
@@ -134,7 +131,7 @@ def pmc_evidence(data: Path | None, split: str) -> EvaluationSet:
     folder = data_file(data, "pmc_evidence_inference/ico_queries.jsonl.gz").parent
     documents = []
     for name in ("pmc_fulltext_ccby_cc0.jsonl.gz", "pmc_fulltext_other_licences.jsonl.gz"):
-        for values in _objects(data_file(folder, name)):
+        for _, values in read_objects(data_file(folder, name)):
             documents.append(Document(values["pmcid"], values.get("abstract") or "", values["title"]))
     known = {document.id for document in documents}
     prompts = [
@@ -144,7 +141,7 @@ def pmc_evidence(data: Path | None, split: str) -> EvaluationSet:
             values["pmcid"],
             published_split("pmc_evidence", values["split"]),
         )
-        for values in _objects(folder / "ico_queries.jsonl.gz")
+        for _, values in read_objects(folder / "ico_queries.jsonl.gz")
         if values["split"] and values["outcome"].strip() and values["pmcid"] in known
     ]
     # A query of this split first, so that its id is kept; then whatever else answers the same words.
@@ -168,13 +165,3 @@ def _test_only(name: str, split: str) -> None:
         raise ConfigError(
             f"'{name}' has no split '{split}': nothing is trained or tuned on it; expected test"
         )
-
-
-def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    for number, _, line in read_lines(path, max_bytes=MAX_BYTES):
-        try:
-            if line is None:
-                raise UnusableError("the line is too long")
-            yield parse_object(line)
-        except UnusableError as error:
-            raise CorpusError(f"{path.name}:{number}: {error}") from None

@@ -28,8 +28,7 @@ from pubmed_records import article_set, deletion
 
 from cmbert_retrieval.corpora import guess_reader, open_corpus
 from cmbert_retrieval.corpora.base import Record
-from cmbert_retrieval.corpora.files import printable
-from cmbert_retrieval.errors import CmbertError
+from cmbert_retrieval.errors import CmbertError, printable
 
 SECRET = "Zorgl"
 """Stands in the text of every sample, and may stand in no message. As long as what it takes the place of."""
