@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 _SHORT = 80
 
@@ -39,8 +39,14 @@ class Section:
     kind: str = "paragraph"
 
 
+class _Deferred:
+    """Keeps how the sections of a stored document are read once somebody asks for them."""
+
+    __slots__ = ("_read_sections",)
+
+
 @dataclass(frozen=True, slots=True)
-class Document:
+class Document(_Deferred):
     """One thing to be found: an article, a note, a code.
 
     Attributes:
@@ -60,6 +66,33 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
     entries: tuple[str, ...] = ()
+
+    @classmethod
+    def with_deferred_sections(
+        cls, read_sections: Callable[[], tuple[Section, ...]], **values: Any
+    ) -> Document:
+        """Return a document whose sections are read when they are first asked for.
+
+        An article has a hundred of them, which cost more than the rest of it, and few who search look at
+        them. Nothing else tells the two kinds of document apart.
+
+        Args:
+            read_sections: what returns them; an error of its own meets whoever asks.
+            values: all other fields.
+        """
+        document = cls(**values)
+        object.__delattr__(document, "sections")
+        object.__setattr__(document, "_read_sections", read_sections)
+        return document
+
+    if not TYPE_CHECKING:  # to a type checker it would stand for any misspelt attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Read the sections of a stored document; called for what is not there."""
+            if name != "sections":
+                raise AttributeError(f"'Document' has no attribute '{name}'")
+            object.__setattr__(self, "sections", self._read_sections())
+            return self.sections
 
     def __repr__(self) -> str:
         """Show one line: a whole article would fill the screen, and a note does not belong into a log."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,12 +241,15 @@ class DocumentStore:
 
     def read_with_document(self, row: int) -> tuple[Row, Document]:
         """Return one row and its whole document, whose text is read once."""
-        sql = "SELECT document, number, start, end, entry, title FROM rows WHERE row = ?"
+        sql = (
+            "SELECT document, number, start, end, entry, rows.title, id, documents.title, text, metadata, "
+            "sections FROM rows JOIN documents USING (document) WHERE row = ?"
+        )
         found = self.query(sql, (row,)).fetchone()
         if found is None:
             raise self._missing_row(row)
-        document = self.document(found[0])
-        return self._row((row, *found), document.text), document
+        document = self._document((found[0], *found[6:]), has_entries=found[4] is not None)
+        return self._row((row, *found[:6]), document.text), document
 
     def _missing_row(self, row: int) -> IndexCorruptError:
         return IndexCorruptError(f"{self._path}: row {row} is missing; run: cmbert index verify")
@@ -301,32 +305,45 @@ class DocumentStore:
             "SELECT document, id, title, text, metadata, sections FROM documents "
             f"WHERE {condition} ORDER BY document"
         )
-        for number, id_, title, text, metadata, sections in self.query(sql, parameters):
-            # A document has entries or passages, never both: the first row tells.
-            entries = itertools.takewhile(
-                lambda found: found[0] is not None,
-                self.query("SELECT entry FROM rows WHERE document = ? ORDER BY number", (number,)),
+        for values in self.query(sql, parameters):
+            yield self._document(values)
+
+    def _document(self, values: tuple[Any, ...], *, has_entries: bool = True) -> Document:
+        """Return a document out of what is stored of it; one without entries saves a look for them."""
+        number, id_, title, text, metadata, sections = values
+        try:
+            parsed = json.loads(metadata)
+            if not (isinstance(parsed, dict) and isinstance(title, str) and isinstance(text, str)):
+                raise TypeError
+            return Document.with_deferred_sections(
+                partial(self._sections, number, sections),
+                id=id_,
+                title=title,
+                text=text,
+                metadata=parsed,
+                entries=self._entries(number) if has_entries else (),
             )
-            try:
-                parsed = json.loads(metadata)
-                if not (isinstance(parsed, dict) and isinstance(title, str) and isinstance(text, str)):
-                    raise TypeError
-                document = Document(
-                    id=id_,
-                    title=title,
-                    text=text,
-                    metadata=parsed,
-                    sections=tuple(
-                        Section(start, end, tuple(path), kind)
-                        for start, end, path, kind in json.loads(sections)
-                    ),
-                    entries=tuple(entry for (entry,) in entries),
-                )
-            except (ValueError, TypeError, RecursionError):
-                raise IndexCorruptError(
-                    f"{self._path}: document {number} is not as a build makes it; run: cmbert index verify"
-                ) from None
-            yield document
+        except (ValueError, TypeError, RecursionError):
+            raise self._strange_document(number) from None
+
+    def _entries(self, document: int) -> tuple[str, ...]:
+        # A document has entries or passages, never both: the first row tells.
+        sql = "SELECT entry FROM rows WHERE document = ? ORDER BY number"
+        found = (entry for (entry,) in self.query(sql, (document,)))
+        return tuple(itertools.takewhile(lambda entry: entry is not None, found))
+
+    def _sections(self, number: int, stored: str) -> tuple[Section, ...]:
+        try:
+            return tuple(
+                Section(start, end, tuple(path), kind) for start, end, path, kind in json.loads(stored)
+            )
+        except (ValueError, TypeError, RecursionError):
+            raise self._strange_document(number) from None
+
+    def _strange_document(self, number: int) -> IndexCorruptError:
+        return IndexCorruptError(
+            f"{self._path}: document {number} is not as a build makes it; run: cmbert index verify"
+        )
 
 
 def insert_documents(connection: sqlite3.Connection, values: Iterable[tuple[Any, ...]]) -> None:

@@ -300,7 +300,8 @@ def test_documents_and_rows_that_no_build_makes_are_an_error_in_one_line(
     with Retriever(IndexReader(copy), encoder) as retriever:
         for mode in ("lexical", "dense", "hybrid"):
             with pytest.raises(IndexCorruptError, match=r"documents\.sqlite: .*run: cmbert index verify"):
-                retriever.search("heart kidney stroke", mode=mode)
+                for hit in retriever.search("heart kidney stroke", mode=mode):
+                    _ = hit.document.sections  # read when they are asked for
     (problem,) = verify(copy).problems
     assert "is not as a build makes it" in problem
 
