@@ -1,0 +1,1 @@
+"""Pretraining: readers -> token shards with a weight a token -> packed rows -> masking -> ModernBERT."""
