@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def packed_attention(
         raise ValueError("packed attention takes one long row, no mask, and the documents' borders")
     borders = cu_seq_lens_q.tolist()
     seen = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         part = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
         reach = end - start if sliding_window is None else sliding_window - 1
         if reach >= end - start - 1:

@@ -154,7 +154,7 @@ def test_shapes_and_rates_that_make_no_sense_are_refused() -> None:
     ids, weights = rows_of(2, 16)
     with pytest.raises(ValueError, match=r"tokens \(2, 16\), weights \(2, 15\) and rows \(2,\)"):
         masked(ids, weights[:, :-1])
-    with pytest.raises(ValueError, match="a masking rate lies between 0 and 1; got 1.5"):
+    with pytest.raises(ValueError, match=r"a masking rate lies between 0 and 1; got 1\.5"):
         masked(ids, weights, rate=1.5)
 
 
