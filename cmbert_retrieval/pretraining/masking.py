@@ -1,7 +1,8 @@
 """Token-aware masking: which tokens are predicted, as a pure function of integers.
 
-Every step is exact on any device: counts and weights are integers, what is divided is divided once, and a draw
-is a hash. So a row is masked in the same way on a CPU and a GPU, by any number of processes, and after a resume.
+Every step is exact on any device: counts and weights are integers, what is divided is divided once, and a
+draw is a hash. So a row is masked in the same way on a CPU and a GPU, by any number of processes, and after a
+resume.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Masked:
     """Rows with their predicted tokens chosen.
 
     Attributes:
-        input_ids: ``[rows, tokens]``: of the predicted tokens, 80 % are the mask, 10 % any token, 10 % themselves.
+        input_ids: ``[rows, tokens]``: of what is predicted, 80 % are the mask, 10 % any token, 10 %
+            themselves.
         labels: ``[rows, tokens]``: what is to be predicted, ``IGNORED`` elsewhere.
         terms: ``[rows, tokens]``: whether a token is part of a term of the lexicon.
         impossible: rows without any token that may be predicted.
@@ -50,8 +52,8 @@ def mask_rows(
 ) -> Masked:
     """Choose the tokens that are predicted, and hide them.
 
-    A unit (a word, or the words of a term) is drawn as a whole. Its chance is proportional to its weight, up to
-    1, with the factor that makes the expected share of predicted tokens equal to ``rate`` in every row.
+    A unit (a word, or the words of a term) is drawn as a whole. Its chance is proportional to its weight, up
+    to 1, with the factor that makes the expected share of predicted tokens equal to ``rate`` in every row.
 
     Args:
         input_ids: ``[rows, tokens]``, int64.
@@ -84,9 +86,8 @@ def mask_rows(
     places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
     fate = _hash(base + 1, places)
     replacement = _hash(base + 2, places) % vocabulary
-    hidden = torch.where(
-        fate < _MASKED_SHARE, mask_id, torch.where(fate < _REPLACED_SHARE, replacement, input_ids)
-    )
+    shown = torch.where(fate < _REPLACED_SHARE, replacement, input_ids)
+    shown = torch.where(fate < _MASKED_SHARE, mask_id, shown)
     return Masked(
         input_ids=torch.where(predicted, shown, input_ids),
         labels=torch.where(predicted, input_ids, IGNORED),
@@ -103,10 +104,10 @@ def _continues(weights: torch.Tensor, open_: torch.Tensor) -> torch.Tensor:
 
 
 def _thresholds(levels: torch.Tensor, rate: float) -> tuple[torch.Tensor, int]:
-    """Return, for each row and level, the bound out of 2**32 below which a draw predicts; and the rows with none.
+    """Return, for each row and level, the bound out of 2**32 below which a draw predicts; and the rows without.
 
-    Water-filling: the levels whose chance would pass 1 are cut there, and the others make up for it. There are
-    few levels, so every number of cut levels is tried, and the first that fits is taken.
+    Water-filling: the levels whose chance would pass 1 are cut there, and the others make up for it. There
+    are few levels, so every number of cut levels is tried, and the first that fits is taken.
     """
     ones = torch.ones_like(levels)
     tokens = torch.zeros(len(levels), LEVELS, dtype=torch.int64, device=levels.device).scatter_add_(

@@ -1,8 +1,8 @@
 """A byte a token: how likely it is to be predicted, which word or term it belongs to, whether it is a term.
 
 The weight of a token is ``2 ** ((level - 32) / 4)`` for the levels 1 to 63; level 0 is never predicted. Two
-further bits say that the token goes on with the unit of the token before it (a unit is drawn as a whole), and that
-it is part of a term of the lexicon.
+further bits say that the token goes on with the unit of the token before it (a unit is drawn as a whole), and
+that it is part of a term of the lexicon.
 """
 
 from __future__ import annotations
