@@ -104,7 +104,7 @@ def _continues(weights: torch.Tensor, open_: torch.Tensor) -> torch.Tensor:
 
 
 def _thresholds(levels: torch.Tensor, rate: float) -> tuple[torch.Tensor, int]:
-    """Return, for each row and level, the bound out of 2**32 below which a draw predicts; and the rows without.
+    """Return [rows, levels]: the bound out of 2**32 below which a draw predicts; and the rows without any.
 
     Water-filling: the levels whose chance would pass 1 are cut there, and the others make up for it. There
     are few levels, so every number of cut levels is tried, and the first that fits is taken.
