@@ -43,10 +43,10 @@ def mask_rows(
     input_ids: torch.Tensor,
     weights: torch.Tensor,
     rows: torch.Tensor,
+    epochs: torch.Tensor,
     *,
     rate: float,
     seed: int,
-    epoch: int,
     mask_id: int,
     vocabulary: int,
 ) -> Masked:
@@ -59,16 +59,16 @@ def mask_rows(
         input_ids: ``[rows, tokens]``, int64.
         weights: ``[rows, tokens]``, uint8, as ``pack_weights`` gives them. Level 0 is never predicted.
         rows: ``[rows]``, int64: the global number of each packed row.
+        epochs: ``[rows]``, int64: how often each was seen before.
         rate: expected share of the tokens that may be predicted.
         seed: of the run.
-        epoch: how often the data were seen before.
         mask_id: the mask's token.
         vocabulary: random replacements are drawn below this number.
 
     Raises:
         ValueError: shapes that differ, or a rate outside of 0 to 1.
     """
-    if input_ids.shape != weights.shape or rows.shape != input_ids.shape[:1]:
+    if input_ids.shape != weights.shape or not rows.shape == epochs.shape == input_ids.shape[:1]:
         raise ValueError(
             f"tokens {tuple(input_ids.shape)}, weights {tuple(weights.shape)} and rows {tuple(rows.shape)} "
             "do not belong together"
@@ -80,7 +80,7 @@ def mask_rows(
     starts = open_ & ~_continues(weights, open_)
     units = starts.long().cumsum(1)
     thresholds, impossible = _thresholds(levels, rate)
-    base = _hash(_hash(_hash(torch.full_like(rows, seed), epoch), rows >> 32), rows)[:, None]
+    base = _hash(_hash(_hash(torch.full_like(rows, seed), epochs), rows >> 32), rows)[:, None]
     drawn = _hash(base, units) < thresholds.gather(1, levels)
     predicted = drawn & open_
     places = torch.arange(input_ids.shape[1], device=input_ids.device)[None]

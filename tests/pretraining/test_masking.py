@@ -39,9 +39,12 @@ def rows_of(count: int, length: int, *, seed: int = 0) -> tuple[torch.Tensor, to
     return torch.from_numpy(ids), torch.from_numpy(packed)
 
 
-def masked(ids: torch.Tensor, weights: torch.Tensor, *, first: int = 0, **changes: object) -> Masked:
-    settings = {"rate": 0.3, "seed": 7, "epoch": 0, "mask_id": MASK, "vocabulary": VOCABULARY} | changes
-    return mask_rows(ids, weights, torch.arange(first, first + len(ids)), **settings)  # type: ignore[arg-type]
+def masked(
+    ids: torch.Tensor, weights: torch.Tensor, *, first: int = 0, epoch: int = 0, **changes: object
+) -> Masked:
+    settings = {"rate": 0.3, "seed": 7, "mask_id": MASK, "vocabulary": VOCABULARY} | changes
+    rows = torch.arange(first, first + len(ids))
+    return mask_rows(ids, weights, rows, torch.full_like(rows, epoch), **settings)  # type: ignore[arg-type]
 
 
 def chances(weights: torch.Tensor, rate: float) -> list[Fraction]:
@@ -143,8 +146,8 @@ def test_a_gpu_draws_as_a_cpu_does() -> None:
     ids, weights = rows_of(64, 512)
     here = masked(ids, weights)
     there = mask_rows(
-        ids.cuda(), weights.cuda(), torch.arange(64).cuda(),
-        rate=0.3, seed=7, epoch=0, mask_id=MASK, vocabulary=VOCABULARY,
+        ids.cuda(), weights.cuda(), torch.arange(64).cuda(), torch.zeros(64, dtype=torch.int64).cuda(),
+        rate=0.3, seed=7, mask_id=MASK, vocabulary=VOCABULARY,
     )  # fmt: skip
     assert torch.equal(here.labels, there.labels.cpu())
     assert torch.equal(here.input_ids, there.input_ids.cpu())

@@ -1,0 +1,41 @@
+"""Optimizers of pretraining: which parameters decay, and whose code does the step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cmbert_retrieval.errors import MissingExtraError
+from cmbert_retrieval.pretraining.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+def make_optimizer(
+    model: torch.nn.Module, recipe: TrainingRecipe, learning_rate: float
+) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe. Matrices decay; biases and norms do not.
+
+    Raises:
+        MissingExtraError: the package of StableAdamW is not there.
+
+    Source:
+        Wortsman et al., "Stable and low-precision training for large-scale vision-language models",
+        NeurIPS 2023 (StableAdamW); by ``torch-optimi``.
+    """
+    import torch
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    settings = {"lr": learning_rate, "betas": recipe.betas, "eps": recipe.epsilon}
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True, **settings)
+    try:
+        from optimi import StableAdamW
+    except ImportError:
+        raise MissingExtraError.of("the optimizer 'stable-adamw'", "torch-optimi", "pretrain") from None
+    optimizer: torch.optim.Optimizer = StableAdamW(groups, **settings)
+    return optimizer

@@ -1,0 +1,187 @@
+"""The trainer: transformers' own loop, with masking on the device, a loss over all tokens, and safe checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from transformers import Trainer
+from transformers.trainer_utils import get_last_checkpoint
+
+from cmbert_retrieval.errors import CmbertError
+from cmbert_retrieval.pretraining.accuracy import Accuracy
+from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
+from cmbert_retrieval.pretraining.rows import collate, model_inputs
+from cmbert_retrieval.pretraining.schedules import falling_rate
+from cmbert_retrieval.storage import fsync_folder, fsync_tree
+
+_BUILDING = ".building"
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingPlan:
+    """How rows are masked over a run.
+
+    Attributes:
+        first_rate: at the first step of the run.
+        last_rate: at its last step.
+        steps: of the whole run, over all phases.
+        steps_before: of the phases that are over.
+        seed: of the draws.
+        mask_id: the mask's token.
+        vocabulary: tokens that a random replacement may be.
+    """
+
+    first_rate: float
+    last_rate: float
+    steps: int
+    steps_before: int
+    seed: int
+    mask_id: int
+    vocabulary: int
+
+    def rate(self, step: int) -> float:
+        """Return the rate at a step of this phase."""
+        return falling_rate(self.steps_before + step, self.steps, self.first_rate, self.last_rate)
+
+    def mask(self, batch: Mapping[str, Any], rate: float) -> Batch:
+        """Return a batch with ``labels`` and ``terms``, its tokens hidden."""
+        masked = mask_rows(
+            batch["input_ids"],
+            batch["weights"],
+            batch["rows"],
+            batch["epochs"],
+            rate=rate,
+            seed=self.seed,
+            mask_id=self.mask_id,
+            vocabulary=self.vocabulary,
+        )
+        return {
+            "input_ids": masked.input_ids,
+            "labels": masked.labels,
+            "terms": masked.terms,
+            "lengths": batch["lengths"],
+        }
+
+
+class DivergedError(CmbertError):
+    """The loss is no number any more."""
+
+
+class MaskedTrainer(Trainer):
+    """Trains on packed rows that are masked when they are needed."""
+
+    def __init__(
+        self, *, masking: MaskingPlan, attention: str, window: int, held_out: Dataset[Batch] | None, **settings: Any
+    ) -> None:
+        """Take what transformers' trainer takes, and how rows are masked and attended to."""
+        super().__init__(data_collator=collate, eval_dataset=held_out, **settings)
+        self.masking = masking
+        self._attention, self._window = attention, window
+        # The model divides its loss by the number of predicted tokens that it is told.
+        self.model_accepts_loss_kwargs = True
+
+    def _get_train_sampler(self, train_dataset: Dataset[Batch] | None = None) -> Sampler[int]:
+        """Take the rows as they come: the data set is in order already, the same for any number of processes."""
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | int | None]:
+        """Return the masked batches of one step, and the predicted tokens of all of them on all processes."""
+        rate = self.masking.rate(self.state.global_step)
+        batches = []
+        for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
+            batches.append(self.masking.mask(self._prepare_inputs(batch), rate))
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the sum of this batch's losses, divided by the predicted tokens of the whole step."""
+        loss = super().compute_loss(model, self._arguments(inputs), return_outputs, num_items_in_batch)
+        if not torch.isfinite(loss[0] if return_outputs else loss):
+            raise DivergedError(
+                f"step {self.state.global_step + 1}: the loss is not a number any more; the last checkpoint is "
+                "kept. A lower learning rate, a longer warm-up or training.precision=fp32 may help"
+            )
+        return loss
+
+    def _arguments(self, batch: Mapping[str, Any]) -> Batch:
+        inputs = model_inputs(
+            batch["input_ids"], batch["lengths"], attention=self._attention, window=self._window
+        )
+        return {**inputs, "labels": batch["labels"].view_as(inputs["input_ids"])}
+
+    def evaluate(self, *unused: Any, metric_key_prefix: str = "eval", **ignored: Any) -> dict[str, float]:
+        """Return accuracies and loss on held-out rows, masked in the same way every time."""
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        found = Accuracy()
+        for batch in self.get_eval_dataloader():
+            masked = self.masking.mask(self._prepare_inputs(batch), self.masking.last_rate)
+            predicted = masked["labels"].reshape(-1) != IGNORED
+            with torch.inference_mode(), self.compute_loss_context_manager():
+                logits = model(**self._arguments(masked)).logits
+            found.add(logits, masked["labels"].reshape(-1)[predicted], masked["terms"].reshape(-1)[predicted])
+        if self.args.world_size > 1:
+            for part in (found.counts, found.loss):
+                part.copy_(self.accelerator.reduce(part.to(self.args.device), reduction="sum").cpu())
+        model.train(was_training)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.shares().items()}
+        self.log(metrics)
+        return metrics
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Batch]:
+        """Return the held-out rows of this process."""
+        return super().get_eval_dataloader(eval_dataset)
+
+    # --- checkpoints ---
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Return where checkpoints are written until they are whole."""
+        return str(Path(self.args.output_dir) / _BUILDING)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint that appears under its name at once, then drop the oldest."""
+        building = Path(self._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(building, ignore_errors=True)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            target = Path(self.args.output_dir)
+            for made in building.iterdir():
+                fsync_tree(made)
+                shutil.rmtree(target / made.name, ignore_errors=True)
+                made.rename(target / made.name)
+            building.rmdir()
+            fsync_folder(target)
+            for old in checkpoints(target)[: -self._kept]:
+                shutil.rmtree(old)
+
+    _kept = 2
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the whole checkpoints of a run, the oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, or None."""
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return Path(found) if found else None
