@@ -36,12 +36,12 @@ from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.rows import room, row_texts
 from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
 from cmbert_retrieval.indexes.shards import Notify
+from cmbert_retrieval.indexes.traces import Traces, has_rows, is_foreign
 from cmbert_retrieval.indexes.vectors import FAISS_FILE, write_faiss
 from cmbert_retrieval.storage import (
     discard_tree,
     fsync_folder,
     fsync_tree,
-    make_folder,
     remove_tree,
     writing,
 )
@@ -76,15 +76,15 @@ class IndexWriter:
         """
         if self.root.exists() and not self.root.is_dir():
             raise ConfigError(f"{self.root} is a file; an index is a folder")
-        foreign = self.root.is_dir() and not (self.root / MANIFEST).exists() and _is_foreign(self.root)
+        foreign = self.root.is_dir() and not (self.root / MANIFEST).exists() and is_foreign(self.root)
         if foreign:
             raise ConfigError(f"{self.root} holds other files and no index; choose an empty or a new folder")
-        make_folder(self.root)
+        self._traces = Traces(self.root)
         self._lock.__enter__()
         try:
             self._recover()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 
@@ -97,6 +97,9 @@ class IndexWriter:
                 # A full disk stays full for as long as what a failed run wrote lies on it.
                 with suppress(OSError, CmbertError):
                     self._recover()
+                if not (self.root / MANIFEST).exists():
+                    with suppress(OSError):
+                        self._traces.remove()
         finally:
             self._lock.__exit__(kind, error, trace)
 
@@ -143,7 +146,9 @@ class IndexWriter:
                 f"{self.root} holds an index already; add to it with 'cmbert index add', "
                 "or choose another --out"
             )
-        columns = check_columns(recipe.columns if recipe.columns is not None else dict(corpus.columns))
+        # Those that a recipe declares come beside the reader's; a recipe that says "none" (``{}``) has none.
+        own = {} if recipe.columns == {} else dict(corpus.columns)
+        columns = check_columns({**own, **(recipe.columns or {})})
         build_analyser(recipe.lexical.analyser)
         entry = None
         if encoder is not None:
@@ -285,13 +290,15 @@ class IndexWriter:
             columns=dict(current.columns),
             shard_rows=recipe.shard_rows,
             row_texts=row_texts(encoder, recipe.passages),
+            # What the reader declares may be rare; what the user declares is expected to be there.
+            expected=frozenset(recipe.columns or ()) - set(corpus.columns) if base is None else frozenset(),
             encoder=encoder,
             max_tokens=room(encoder) if encoder else None,
         )
         name = commit_name(current.next_segment)
         building = self.root / "segments" / f"{name}.building"
         for other in sorted(self.root.glob("segments/*.building")):
-            if restart:
+            if restart or (other != building and not has_rows(other)):
                 discard_tree(other)
             elif other != building:
                 raise IndexMismatchError(
@@ -364,11 +371,6 @@ class IndexWriter:
 
         probes = unpack_probes(current.encoder.probes, current.encoder.identity.dim)
         check_same_encoder(current.encoder.identity, probes, encoder)
-
-
-def _is_foreign(root: Path) -> bool:
-    ours = {"segments", "lexical", "deleted", "commits", "encoder", "write.lock", f"{MANIFEST}.tmp"}
-    return any(path.name not in ours for path in root.iterdir())
 
 
 def _with_sources(current: Manifest, sources: Iterable[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
