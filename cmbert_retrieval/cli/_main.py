@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, TextIO
@@ -142,7 +143,17 @@ def _report_usage(error: Exception) -> int:
         return code
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
-    return _say(f"{error.format_message()}{hint}", code=code)  # type: ignore[attr-defined]
+    message = str(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    return _say(f"{_PYDANTIC.sub(_in_plain_words, message)}{hint}", code=code)
+
+
+_PYDANTIC = re.compile(r"Value error, |Input should be a valid (\w+)(?:, .*)?")
+"""Typer passes on what pydantic, which reads the values for it, says to programmers."""
+
+
+def _in_plain_words(found: re.Match[str]) -> str:
+    kind = found[1]
+    return f"expected {'a whole number' if kind == 'integer' else f'a {kind}'}" if kind else ""
 
 
 def _os_error_line(error: OSError) -> str:

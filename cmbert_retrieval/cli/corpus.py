@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbert_retrieval.cli._building import plural, split_source
+from cmbert_retrieval.cli._building import ReaderSettings, plural, reader_options, split_source
 from cmbert_retrieval.cli._output import ProgressBar, print_json, print_table
 from cmbert_retrieval.errors import ConfigError
 
@@ -156,12 +157,50 @@ def _print_fetch(report: FetchReport, unit: str, *, as_json: bool) -> None:
 
 
 @app.command()
-def stats(source: CorpusAt, as_json: Json = False) -> None:
+def readers(
+    reader: Annotated[str | None, typer.Argument(help="Explain the options of this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what can be read (READER:PATH), and the options of each reader with their defaults."""
+    from cmbert_retrieval.corpora.describe import describe_reader, describe_readers
+
+    if reader is None:
+        found = describe_readers()
+        if as_json:
+            print_json(found)
+            return
+        shown = [", ".join(f"{it.name}={_typed(it.default)}" for it in one.options) for one in found]
+        rows = [(one.name, one.reads, options) for one, options in zip(found, shown, strict=True)]
+        print_table(["reader", "reads", "options"], rows)
+        typer.echo("what they mean: cmbert corpus readers READER", err=True)
+        return
+    one = describe_reader(reader)
+    if as_json:
+        print_json(one)
+        return
+    typer.echo(f"{one.name}: {one.reads} PATH: {one.path}", err=True)
+    print_table(
+        ["option", "default", "meaning"],
+        [(option.name, _typed(option.default), option.meaning) for option in one.options],
+    )
+    if one.options:
+        typer.echo("to set one: --set source.options.NAME=VALUE", err=True)
+
+
+def _typed(default: object) -> str:
+    """Return the default of an option as it would be typed behind ``--set NAME=``."""
+    if isinstance(default, list | tuple):
+        return ",".join(map(str, default))
+    return str(default) if isinstance(default, str) and default else json.dumps(default)
+
+
+@app.command()
+def stats(source: CorpusAt, *, settings: ReaderSettings = None, as_json: Json = False) -> None:
     """Tell what is in a corpus: documents, words, sections, licences, years, and what cannot be read."""
     from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.corpora.stats import describe
 
-    corpus = open_corpus(*split_source(source))
+    corpus = open_corpus(*split_source(source), **reader_options(settings))
     with ProgressBar("reading", total=corpus.total(), unit="documents") as progress:
         found = describe(corpus, progress=progress)
     if as_json:
@@ -184,6 +223,7 @@ def convert(
             show_default=False,
         ),
     ],
+    settings: ReaderSettings = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first record that cannot be used.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -191,7 +231,7 @@ def convert(
     from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.corpora.convert import write_jsonl
 
-    corpus = open_corpus(*split_source(source))
+    corpus = open_corpus(*split_source(source), **reader_options(settings))
     with ProgressBar("writing", total=corpus.total(), unit="documents") as progress:
         done = write_jsonl(corpus, to, strict=strict, progress=progress)
     if as_json:

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmbert_retrieval.cli._building import BuildProgress, print_report, split_source
+from cmbert_retrieval.cli._building import (
+    BuildProgress,
+    ReaderSettings,
+    print_report,
+    reader_options,
+    split_source,
+)
 from cmbert_retrieval.cli._output import print_json, print_table
-from cmbert_retrieval.errors import ConfigError, IndexCorruptError
+from cmbert_retrieval.errors import ConfigError, CorpusError, IndexCorruptError
 
 if TYPE_CHECKING:
     from cmbert_retrieval.encoders.base import Encoder
@@ -63,6 +69,11 @@ def build(
         raise typer.BadParameter("give either a recipe or --from READER:PATH")
     if recipe is not None:
         chosen = load_index_recipe(recipe, overrides=overrides)
+        path = chosen.source.path
+        if path and chosen.source.reader != "datasets" and not Path(path).exists():
+            raise CorpusError(
+                f"{recipe}: what it reads is not there ('{path}'); say where it is: --set source.path=PATH"
+            )
     else:
         chosen = IndexRecipe.for_corpus(*split_source(str(source)), overrides=overrides)
     corpus = open_corpus(chosen.source.reader, chosen.source.path, **chosen.source.options)
@@ -98,6 +109,7 @@ def add(
     device: Annotated[
         str | None, typer.Option(help="Where to encode: cpu, cuda, mps. (default: the recipe's)")
     ] = None,
+    settings: ReaderSettings = None,
     strict: Strict = False,
     restart: Restart = False,
     as_json: Json = False,
@@ -107,7 +119,8 @@ def add(
     from cmbert_retrieval.indexes.writer import IndexWriter
 
     reader, path = split_source(source)
-    corpus = open_corpus(reader, path, **_source_options(index, reader))
+    options = {**_source_options(index, reader), **reader_options(settings)}
+    corpus = open_corpus(reader, path, **options)
     opened = _encoder_of(index, encoder, device=device, as_built=True)
     if encoder is not None and opened is None:
         raise ConfigError(f"{index} holds words only and takes no encoder; leave --encoder out")
@@ -115,7 +128,7 @@ def add(
         BuildProgress(encodes=opened is not None) as progress,
         IndexWriter(index, notify=progress) as writer,
     ):
-        report = writer.add(corpus, opened, strict=strict, restart=restart)
+        report = writer.add(corpus, opened, strict=strict, restart=restart, options=options)
     print_report(report, index, as_json=as_json)
 
 

@@ -29,7 +29,9 @@ from cmbert_retrieval.indexes.manifest import (
     SegmentEntry,
     pack_probes,
     read_manifest,
+    source_json,
     unpack_probes,
+    with_sources,
 )
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.report import Report
@@ -175,16 +177,25 @@ class IndexWriter:
         return self._grow(corpus, empty, recipe, encoder, base=None, strict=strict, restart=restart)
 
     def add(
-        self, corpus: Corpus, encoder: Encoder | None, *, strict: bool = False, restart: bool = False
+        self,
+        corpus: Corpus,
+        encoder: Encoder | None,
+        *,
+        strict: bool = False,
+        restart: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> Report:
         """Add documents; one whose id is there already takes its place, and one that is deleted goes.
+
+        ``options`` are those that ``corpus`` was opened with, where they are not the recipe's: an addition
+        that was stopped goes on only with the same.
 
         Raises:
             IndexCorruptError: there is no index.
             IndexMismatchError: another encoder than the index was built with.
             CorpusError: with ``strict``, a record that cannot be used.
         """
-        return self._add(corpus, encoder, strict=strict, restart=restart, remember=False)
+        return self._add(corpus, encoder, options, strict=strict, restart=restart, remember=False)
 
     def update(
         self, corpus: Corpus, encoder: Encoder | None, *, strict: bool = False, restart: bool = False
@@ -198,13 +209,21 @@ class IndexWriter:
             IndexMismatchError: another encoder than the index was built with.
             CorpusError: with ``strict``, a record that cannot be used.
         """
-        return self._add(corpus, encoder, strict=strict, restart=restart, remember=True)
+        return self._add(corpus, encoder, None, strict=strict, restart=restart, remember=True)
 
     def _add(
-        self, corpus: Corpus, encoder: Encoder | None, *, strict: bool, restart: bool, remember: bool
+        self,
+        corpus: Corpus,
+        encoder: Encoder | None,
+        options: Mapping[str, Any] | None,
+        *,
+        strict: bool,
+        restart: bool,
+        remember: bool,
     ) -> Report:
         current = read_manifest(self.root)
-        recipe = IndexRecipe.from_json(current.recipe)
+        source = {**current.recipe["source"], **({} if options is None else {"options": dict(options)})}
+        recipe = IndexRecipe.from_json({**current.recipe, "source": source})
         self._check_encoder(current, encoder)
         with IndexReader(self.root) as base:
             return self._grow(
@@ -273,7 +292,7 @@ class IndexWriter:
         restart: bool,
         remember: bool = False,
     ) -> Report:
-        sources = [_source_json(source) for source in corpus.sources()]
+        sources = [source_json(source) for source in corpus.sources()]
         plan = Plan(
             pins={
                 "version": __version__,  # another one may read and cut the same files in another way
@@ -321,7 +340,7 @@ class IndexWriter:
                 raise CorpusError(f"nothing to index in the source: {trouble}")
             report.commit = current.commit
             if remember or len(dead):
-                updated = replace(current, sources=_with_sources(current, sources))
+                updated = replace(current, sources=with_sources(current, sources))
                 report.commit = self._commits.commit(updated, base, current.segments, dead).commit
             return report
         entry = self._seal(building, name, current, recipe, rows, documents)
@@ -329,7 +348,7 @@ class IndexWriter:
             current,
             next_row=entry.end_row,
             next_segment=current.next_segment + 1,
-            sources=_with_sources(current, sources),
+            sources=with_sources(current, sources),
         )
         report.commit = self._commits.commit(updated, base, (*current.segments, entry), dead).commit
         return report
@@ -371,19 +390,3 @@ class IndexWriter:
 
         probes = unpack_probes(current.encoder.probes, current.encoder.identity.dim)
         check_same_encoder(current.encoder.identity, probes, encoder)
-
-
-def _with_sources(current: Manifest, sources: Iterable[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Return the sources of a manifest and new ones, which take the place of those at the same path."""
-    known = {source["path"]: source for source in current.sources}
-    known.update((source["path"], source) for source in sources)
-    return tuple(known.values())
-
-
-def _source_json(source: Any) -> dict[str, Any]:
-    return {
-        "path": source.path,
-        "checksum": source.checksum,
-        "bytes": source.bytes,
-        "licenses": dict(source.licenses),
-    }
