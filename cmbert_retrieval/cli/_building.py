@@ -100,12 +100,14 @@ def reader_options(settings: list[str] | None) -> dict[str, Any]:
     from cmbert_retrieval.recipe_files import overridden
 
     for setting in settings or ():
-        if not setting.strip().startswith("source.options."):
+        if setting.partition("=")[0].strip().split(".")[:2] != ["source", "options"]:
             raise ConfigError(
                 f"--set {setting}: here only options of the reader can be set, as in --set "
                 "source.options.id=COLUMN; 'cmbert corpus readers' lists them"
             )
-    options: dict[str, Any] = overridden({}, settings or ()).get("source", {}).get("options", {})
+    options = overridden({}, settings or ()).get("source", {}).get("options", {})
+    if not isinstance(options, dict):
+        raise ConfigError("--set source.options: expected a mapping, as in source.options={id: COLUMN}")
     return options
 
 

@@ -96,10 +96,15 @@ def search(
             raise _no_code(query, searcher)
         hits = searcher.search(query, k, mode=mode.value if mode else None, filter=where)
         name = searcher.retriever.manifest.recipe["name"]
+        far = bool(hits) and mode is not Mode.dense and searcher.by_meaning_only(query)
     if as_json:
         print_json([hit_json(hit) for hit in hits])
+    else:
+        print_codes(hits)
+    if far:
+        typer.echo("no name of a code has a word of this: these are only the nearest by meaning", err=True)
+    if as_json:
         return
-    print_codes(hits)
     if not hits:
         typer.echo(f"nothing found in {name}", err=True)
     elif is_terminal():
