@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=falls_through_to("search"),
     no_args_is_help=True,
-    help="Find codes for what people write, and show codes in their tree.",
+    help="Find codes for what people write, and show codes in their tree.\n\n"
+    "'cmbert codes QUERY' is short for 'cmbert codes search QUERY'.\nIts options: cmbert codes search --help",
 )
 
 SYSTEM = "icd10cm"

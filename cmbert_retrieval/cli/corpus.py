@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from cmbert_retrieval.corpora.fetch import FetchReport
 
 app = typer.Typer(
-    no_args_is_help=True, help="Fetch a corpus, tell what is in one, write it in another format."
+    no_args_is_help=True,
+    help="Fetch a corpus, tell what is in one, convert it; list the readers.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CorpusAt = Annotated[
     str,
-    typer.Argument(metavar="READER:PATH", help="What to read: pmc:DIR, jsonl:FILE, ...", show_default=False),
+    typer.Argument(
+        metavar="READER:PATH",
+        help="What to read: pmc:DIR, jsonl:FILE, ... (all: cmbert corpus readers)",
+        show_default=False,
+    ),
 ]
 
 
@@ -64,18 +69,22 @@ class _FetchProgress:
 
 @app.command()
 def fetch(
-    publisher: Annotated[Publisher, typer.Argument(help="Whose corpus.", show_default=False)],
+    publisher: Annotated[Publisher, typer.Argument(help="Whose corpus to fetch.", show_default=False)],
     *,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where to put it.", show_default=False)],
     ids: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="pmc: these PMCIDs, one a line; PMC123.1 is a version, # a comment."
+            metavar="FILE",
+            help="Of pmc, the articles that a file names, one a line: PMC123 (newest version) or PMC123.1.",
         ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="What came or changed since 2026-01-31; pubmed: update files."),
+        typer.Option(
+            metavar="DATE",
+            help="What came or changed on a day (2026-01-31) or later; of pubmed, its update files.",
+        ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All there is: hundreds of gigabytes of pmc, tens of pubmed.")
@@ -83,20 +92,24 @@ def fetch(
     licenses: Annotated[
         str | None,
         typer.Option(
-            "--license", metavar="NAMES", help="pmc: only these, as in CC0,CC-BY; all when left out."
+            "--license",
+            metavar="NAMES",
+            help="Of pmc, only articles under these: CC0,CC-BY. (default: under any)",
         ),
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="A mirror, over https, instead of the publisher.")
     ] = None,
     connections: Annotated[int, typer.Option(help="How many files at a time.")] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds for an answer to begin, and to go on.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for an answer, and for each of its parts.")
+    ] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Fetch articles of PMC or records of PubMed from their publisher: what --ids, --since or --all say.
+    """Fetch articles of PMC or records of PubMed from their publisher: those of --ids, --since or --all.
 
-    Stopped, killed or cut, it goes on where it was: run it again. What is there already and as published is
-    not fetched again.
+    Stopped or killed, it goes on where it was when it is run again.
+    What is there already and has not changed is not fetched again.
     """
     if sum((ids is not None, since is not None, everything)) != 1:
         raise typer.BadParameter("say what to fetch: exactly one of --ids FILE, --since DATE and --all")
