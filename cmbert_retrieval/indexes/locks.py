@@ -38,8 +38,8 @@ class WriteLock:
             IndexLockedError: another process has it.
         """
         for attempt in range(_TRIES):  # a retry means that a build that stored nothing took its lock away
-            make_folder(self._path.parent)
             try:
+                make_folder(self._path.parent)
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
                 if attempt == _TRIES - 1:

@@ -27,7 +27,7 @@ class Traces:
         self._own_lock = not (root / WRITE_LOCK).exists()
         segments = root / SEGMENTS
         self._own_segments = not segments.exists()
-        self._before = set() if self._own_segments else set(segments.iterdir())
+        self._before = set(_listed(segments))
 
     def remove(self) -> None:
         """Take away what a build without a commit made, unless it stored something that it can go on from.
@@ -51,12 +51,12 @@ class Traces:
 
 def is_foreign(root: Path) -> bool:
     """Tell whether a folder without a manifest holds what no writer of ours puts there."""
-    ours = {*_NUMBERED, COMMITS, "encoder", WRITE_LOCK, f"{MANIFEST}.tmp"}
-    if any(path.name not in ours for path in root.iterdir()):
+    # Another process may commit, or take its traces away, while we look.
+    ours = {*_NUMBERED, COMMITS, "encoder", WRITE_LOCK, MANIFEST, f"{MANIFEST}.tmp"}
+    if any(path.name not in ours for path in _listed(root)):
         return True
     # What is in these is cleared away, so it has to be ours, too.
-    folders = [root / name for name in _NUMBERED if (root / name).is_dir()]
-    return any(not _NUMBER.match(path.name) for folder in folders for path in folder.iterdir())
+    return any(not _NUMBER.match(path.name) for name in _NUMBERED for path in _listed(root / name))
 
 
 def has_rows(building: Path) -> bool:
@@ -72,6 +72,14 @@ def has_rows(building: Path) -> bool:
             return connection.execute("SELECT 1 FROM shards").fetchone() is not None
     except sqlite3.Error:
         return True
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing where there is none, or none any more."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _remove_empty(folder: Path) -> None:

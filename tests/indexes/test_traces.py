@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,32 @@ def test_a_lock_whose_file_was_taken_away_is_taken_anew(tmp_path: Path) -> None:
         with WriteLock(root), pytest.raises(IndexLockedError), WriteLock(root):
             pass
         assert (root / "write.lock").exists()
+
+
+def test_builds_that_leave_nothing_do_not_disturb_one_that_does(tmp_path: Path) -> None:
+    root = tmp_path / "a/index"
+    stop, problems = threading.Event(), list[Exception]()
+
+    def fail_on_and_on() -> None:
+        while not stop.is_set():
+            try:
+                build(root, EMPTY, None)
+            except (CorpusError, IndexLockedError, ConfigError):
+                continue  # nothing to index, another's turn, or an index by now
+            except Exception as error:
+                problems.append(error)
+
+    threads = [threading.Thread(target=fail_on_and_on) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        until = time.monotonic() + 60
+        while not (root / "manifest.json").exists() and time.monotonic() < until:
+            with suppress(IndexLockedError):
+                build(root, documents(5), None)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+    assert verify(root).problems == []
