@@ -53,7 +53,7 @@ class Plan:
         columns: declared columns, name -> type.
         shard_rows: rows a shard.
         row_texts: how a document becomes rows.
-        expected: those among them that are worth a warning when no document has them.
+        expected: the declared columns that are worth a warning when no document has them.
         encoder: None for words only.
         max_tokens: texts of more tokens are counted as truncated; None when rows are cut to fit beforehand.
     """
