@@ -178,7 +178,7 @@ def read_manifest(root: Path) -> Manifest:
         hint = (
             "a build was begun there: run it again to finish it"
             if started
-            else "build one: cmbert index build"
+            else f"build one: cmbert index build --from READER:PATH --out {root}"
         )
         raise IndexCorruptError(f"no index in {root} (no {MANIFEST}); {hint}") from None
     except NotADirectoryError:

@@ -219,7 +219,7 @@ def test_a_question_in_the_place_of_the_index_is_told_what_comes_first(
     monkeypatch.chdir(tmp_path)
     for words in (["heart attack"], ["heart", "attack"], ["what", "helps", "against", "colds"]):
         done = run("search", *words)
-        assert_error(done, 'the index comes first, the question behind it: cmbert search my-index "heart at')
+        assert_error(done, 'the index comes first: cmbert search my-index "heart at')
     build(run, f"jsonl:{notes}", tmp_path / "i")
     assert_error(run("search", "i"), "say what to look for, behind the index: cmbert search i QUERY", code=2)
 
