@@ -64,8 +64,8 @@ def search(
     if not may_be_index(index):
         raise ConfigError(
             f"'{index}': no such folder, no bundled recipe and no hub id (organisation/name); the index "
-            'comes first: cmbert search my-index "heart attack", after: cmbert index build --from READER:PATH '
-            "--out my-index"
+            'comes first: cmbert search my-index "heart attack"; to make one: cmbert index build '
+            "--from READER:PATH --out my-index"
         )
     if not words:
         raise typer.BadParameter(f"say what to look for, behind the index: cmbert search {index} QUERY")
