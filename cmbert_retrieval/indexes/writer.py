@@ -14,6 +14,7 @@ import numpy as np
 
 from cmbert_retrieval import __version__
 from cmbert_retrieval.config import IndexRecipe
+from cmbert_retrieval.corpora import READERS
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError, IndexMismatchError
@@ -336,8 +337,10 @@ class IndexWriter:
         if rows == 0:
             discard_tree(building)
             if base is None:
-                trouble = "; ".join(report.lines()) or "it is empty"
-                raise CorpusError(f"nothing to index in the source: {trouble}")
+                told = report.lines()
+                if told and recipe.source.reader in READERS:
+                    told.append(f"what its reader can be told: cmbert corpus readers {recipe.source.reader}")
+                raise CorpusError(f"nothing to index in the source: {'; '.join(told) or 'it is empty'}")
             report.commit = current.commit
             if remember or len(dead):
                 updated = replace(current, sources=with_sources(current, sources))

@@ -133,7 +133,8 @@ def test_the_script_that_builds_indexes_knows_the_recipes_beside_it(
 def test_the_corrected_command_needs_no_restart(notes: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "new/index"
     command = ("index", "build", "--from", f"jsonl:{notes}", "--encoder", "none", "--out", out)
-    assert_error(run(*command, "--set", "source.options.text=body", "--quiet"), "nothing to index")
+    failed = run(*command, "--set", "source.options.text=body", "--quiet")
+    assert_error(failed, "nothing to index", "cmbert corpus readers jsonl")
     assert not out.parent.exists()
     for asking in (("index", "verify", out), ("index", "info", out)):
         assert_error(run(*asking), "no index in", "cmbert index build")
