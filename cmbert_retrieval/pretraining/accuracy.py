@@ -43,7 +43,7 @@ class Accuracy:
             self.counts[number] += torch.stack([*hits, hits[0].new_tensor(len(part))]).double().cpu()
 
     def shares(self) -> dict[str, float]:
-        """Return ``accuracy@k`` and ``terms_accuracy@k`` for each rank, ``loss``, and how many were counted."""
+        """Return ``accuracy@k`` and ``terms_accuracy@k`` for each rank, ``loss``, and the tokens counted."""
         found: dict[str, float] = {}
         for name, counts in zip(("", "terms_"), self.counts.tolist(), strict=True):
             tokens = counts[-1]
