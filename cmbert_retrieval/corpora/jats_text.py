@@ -307,7 +307,7 @@ class TextWalker:
         self._out.append(marks.raised(text, before, more))
 
     def _xref(self, element: etree._Element) -> None:
-        if element.get("ref-type") == "bibr" and marks.may_cite(element, before := self._before()):
+        if element.get("ref-type") == "bibr" and marks.may_cite(element, before := self._before(), self._out):
             self._cite(element, before)
         elif len(element) == 0:
             self._out.append(element.text or "")
