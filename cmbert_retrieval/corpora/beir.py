@@ -123,7 +123,9 @@ def _header(line: str) -> tuple[int, int, int] | None:
 def _is_bare(line: str) -> bool:
     """Tell whether a first line is one of BEIR's three columns; not one of TREC's that lost its grade."""
     parts = [part.strip() for part in line.split("\t" if "\t" in line else ",")]
-    return len(parts) == 3 and re.fullmatch(r"-?\d{1,3}", parts[2]) is not None and parts[1] not in ("0", "Q0")
+    if len(parts) != 3 or parts[1] in ("0", "Q0"):
+        return False
+    return re.fullmatch(r"-?\d{1,3}", parts[2]) is not None
 
 
 def _grade(text: str, place: str) -> int:

@@ -50,7 +50,7 @@ def may_cite(xref: etree._Element, before: str, pieces: list[str]) -> bool:
 
 
 def _is_in_brackets(pieces: list[str]) -> bool:
-    """Tell whether a bracket is open at the end of a text: "[1," is, and needs none around its second number."""
+    """Tell whether a bracket is open at the end of a text, as in "[1,": its second number needs none."""
     for piece in reversed(pieces[-_NEAR:]):
         opened, closed = max(map(piece.rfind, "[(")), max(map(piece.rfind, "])"))
         if opened != closed:

@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _NO_NOTES = re.compile(
-    r"(?:.*/)?(?:(?:discharge|radiology)_detail\.csv(?:\.gz)?|(?:LICENSE|SHA256SUMS|README)\.txt)", re.IGNORECASE
+    r"(?:.*/)?(?:(?:discharge|radiology)_detail\.csv(?:\.gz)?|(?:license|sha256sums|readme)\.txt)",
+    re.IGNORECASE,
 )
 """Of MIMIC-IV-Note, and what PhysioNet puts beside the data of every set."""
 
