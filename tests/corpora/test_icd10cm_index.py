@@ -54,7 +54,9 @@ def test_documents_are_codes_with_the_phrases_under_which_they_are_filed(tmp_pat
     scalp = documents["G00.1"]
     assert scalp.entries == ("Crack of scalp", "scalp crack", "Pond fever")
     assert scalp.title == "Pond fever", "the shortest path says most of it"
-    assert scalp.metadata["names"]["index"] == ["Crack, cracked NEC, scalp", "Pond fever"]
+    printed = "Crack, cracked NEC (acute) (of gnome), scalp"
+    assert scalp.metadata["names"]["index"] == [printed, "Pond fever"]
+    assert scalp.text == f"Pond fever\nAlso under: {printed}"
     assert documents["G00.2"].entries == ("Crack of scalp with glue", "scalp crack with glue")
     assert documents["G00.2"].metadata["manifestations"] == ["H00.1"]
     assert documents["G00.3"].metadata["incomplete"] is True
