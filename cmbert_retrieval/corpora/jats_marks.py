@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _CITATION = re.compile(r"[\d\s,;.–—‑−-]+[a-z]?$")
 _MINUS = frozenset("-−–‑")
+_HREF = "{http://www.w3.org/1999/xlink}href"
 _NEAR = 40  # pieces of text: a bracket opened earlier is not that of a list of numbers
 _YEAR = re.compile(r"\d{4}[a-z]?$")
 
@@ -56,6 +57,28 @@ def _is_in_brackets(pieces: list[str]) -> bool:
         if opened != closed:
             return opened > closed
     return False
+
+
+def touches_another(xref: etree._Element) -> bool:
+    """Tell whether nothing stands between a reference and the one before it: "6" and "10" are not "610"."""
+    previous = xref.getprevious()
+    return previous is not None and previous.tag == "xref" and not previous.tail
+
+
+def shown_address(link: etree._Element) -> str:
+    """Return the address of a link without words, which readers see in their place."""
+    if len(link) or (link.text and not link.text.isspace()):
+        return ""
+    address = str(link.get(_HREF, ""))
+    return address if address.startswith(("http://", "https://", "ftp://")) else ""
+
+
+def raised_behind(sup: etree._Element) -> str:
+    """Return the text of a superscript right behind a superscript."""
+    following = sup.getnext() if not (sup.tail or "").strip() else None
+    if following is None or following.tag != "sup":
+        return ""
+    return "".join(map(str, following.itertext()))
 
 
 def is_raised_citation(sup: etree._Element, before: str) -> bool:
