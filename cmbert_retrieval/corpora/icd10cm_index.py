@@ -88,7 +88,8 @@ class Icd10cmIndexCorpus(CodeFilesCorpus):
     """The codes of the index, each with the phrases under which it is filed, in order of first mention.
 
     Readable phrases ("abscess of scalp") are entries; the paths as printed, with their nonessential modifiers
-    ("Diabetes, diabetic (mellitus) (sugar)"), stand in the metadata under ``names`` and in the text. What refers to other terms only has no code and so no document.
+    ("Diabetes, diabetic (mellitus) (sugar)"), stand in the metadata under ``names`` and in the text. What
+    refers to other terms only has no code and so no document.
     """
 
     reader = "icd10cm_index"

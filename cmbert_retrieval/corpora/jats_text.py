@@ -313,8 +313,7 @@ class TextWalker:
             self._children(element)
 
     def _link(self, element: etree._Element) -> None:
-        self._children(element)
-        self._out.append(marks.shown_address(element))
+        self._out.append(marks.shown_address(element) or self._raw(element))
 
     def _cite(self, element: etree._Element, before: str) -> None:
         # Walked once, whatever it is: elements within elements would otherwise be walked 2^depth times.
@@ -375,7 +374,8 @@ def _table_of_handlers() -> dict[object, _Handler]:
         (walker._item, "list-item"),
         (walker._definition, "def-item"),
         (walker._note, "fn"),
-        (walker._float, "fig fig-group table-wrap table-wrap-group supplementary-material media chem-struct-wrap"),
+        (walker._float, "fig fig-group table-wrap table-wrap-group supplementary-material media"),
+        (walker._float, "chem-struct-wrap"),
         (walker._table, "table array"),
         (walker._alternatives, "alternatives"),
         (walker._display_formula, "disp-formula"),
