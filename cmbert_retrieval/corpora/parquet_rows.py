@@ -89,15 +89,22 @@ def read_parquet(
 
 
 def _batches(file: ParquetFile, group: int, columns: list[str]) -> Iterator[RecordBatch]:
-    found = file.metadata.row_group(group)
-    wanted = set(columns)
-    size = 0
-    for number in range(found.num_columns):
-        column = found.column(number)
-        if column.path_in_schema.partition(".")[0] in wanted:
-            size += column.total_uncompressed_size
-    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * found.num_rows // max(size, 1)))
+    rows = _batch_rows(file, group, columns)
     yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+def _batch_rows(file: ParquetFile, group: int, columns: list[str]) -> int:
+    """Return how many rows of a row group are read at a time."""
+    found = file.metadata.row_group(group)
+    if 0 < found.total_byte_size * _BATCH_ROWS <= _BATCH_BYTES * found.num_rows:
+        return _BATCH_ROWS
+    # Where the metadata of a column are damaged, pyarrow ends the process when they are asked for, and raises
+    # an error when the column is read: begin with that.
+    next(file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False), None)
+    wanted, schema = set(columns), file.schema
+    numbers = (n for n in range(found.num_columns) if schema.column(n).path.partition(".")[0] in wanted)
+    size = sum(int(found.column(number).total_uncompressed_size) for number in numbers)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * int(found.num_rows) // max(size, 1)))
 
 
 def _values(batch: RecordBatch) -> Iterator[tuple[str, dict[str, Any] | None]]:

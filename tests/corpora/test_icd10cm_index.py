@@ -104,6 +104,7 @@ def test_a_folder_gives_the_codes_of_all_its_parts(tmp_path: Path) -> None:
         ),
         (["Zinc NEC"], "Poisoning Assault", ["assault by poisoning with zinc"]),
         (["Zinc"], "A new column", ["A new column: zinc"]),
+        (["Zinc"], "A {new} column {", ["A {new} column {: zinc"]),
     ],
 )
 def test_paths_become_phrases_that_one_would_say(path: list[str], column: str, wanted: list[str]) -> None:
