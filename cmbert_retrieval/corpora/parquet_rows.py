@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 256  # few: what a file counts as a byte (the same text in every row) may unpack to a megabyte
 _BUFFER_BYTES = 1 << 20
+_OUT_OF_BOUNDS = "a date or number out of bounds (after the year 9999?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,10 @@ def _batch_rows(file: ParquetFile, group: int, columns: list[str]) -> int:
 def _values(batch: RecordBatch) -> Iterator[tuple[str, dict[str, Any] | None]]:
     try:
         rows = batch.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
-            yield "invalid UTF-8", None
+            is_text = isinstance(error, UnicodeDecodeError)
+            yield ("invalid UTF-8" if is_text else _OUT_OF_BOUNDS), None
             return
         for number in range(batch.num_rows):
             yield from _values(batch.slice(number, 1))

@@ -193,6 +193,22 @@ def test_damage_anywhere_is_an_error_or_other_values_and_never_a_crash(tmp_path:
     assert "error" in outcomes
 
 
+@pytest.mark.slow
+def test_a_date_that_python_has_no_value_for_costs_only_its_row(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    days = pa.array([0, 4_000_000, 1], pa.int32()).cast(pa.date32())  # the second is in the year 12921
+    path = write(tmp_path, pa.table({"_id": ["1", "2", "3"], "text": ["a", "b", "c"], "day": days}))
+    first, second, third = records_of(ParquetCorpus(path))
+    assert second.problem == (
+        "a.parquet: row 2 of row group 0: a date or number out of bounds (after the year 9999?)"
+    )
+    assert [record.document.metadata["day"] for record in (first, third) if record.document] == [
+        "1970-01-01",
+        "1970-01-02",
+    ]
+
+
 READ_ALL = """
 import sys
 from pathlib import Path
