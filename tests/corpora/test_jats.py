@@ -267,6 +267,7 @@ def test_a_group_of_authors_stands_for_its_members() -> None:
     others = (
         "<contrib><string-name>Ibn Sina</string-name></contrib>"
         "<contrib><name><given-names>Aristotle</given-names></name></contrib>"
+        "<contrib><name><surname>King</surname><given-names>M</given-names><suffix>Jr.</suffix></name></contrib>"
         "<contrib><collab-alternatives><collab>WHO</collab></collab-alternatives></contrib>"
     )
     meta = f"<contrib-group>{group}{member}{others}</contrib-group>"
@@ -275,6 +276,7 @@ def test_a_group_of_authors_stands_for_its_members() -> None:
         "Smith AB",
         "Ibn Sina",
         "Aristotle",
+        "King M Jr",
         "WHO",
     ]
 
