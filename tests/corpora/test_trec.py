@@ -258,7 +258,7 @@ def test_topics_in_xml_are_queries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("none", "a.trec: no topics; expected <top>, <topic number=...>, or .I (SMART)"),
+        ("none", "a.trec: no topics; expected <top>, <topic number=...>, or .I as SMART has it"),
         ("\n<top><title>Zebedee</top>", "a.trec:2: a topic without <num> or number="),
         ("<top><num>1 2<title>Zebedee</top>", "a.trec:1: the id holds white space or control characters"),
         (
