@@ -54,9 +54,7 @@ def read_topics(
         return
     marks = list(_TOPIC.finditer(source))
     if not marks:
-        raise CorpusError(
-            f"{shown}: no topics; expected <top> or <topic number=...>, or .I and a number (SMART)"
-        )
+        raise CorpusError(f"{shown}: no topics; expected <top>, <topic number=...>, or .I as SMART has it")
     ends = [*(mark.start() for mark in marks), len(source)][1:]
     line, counted = 1, 0
     for mark, end in zip(marks, ends, strict=True):
