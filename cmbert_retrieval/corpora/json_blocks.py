@@ -92,4 +92,5 @@ class NestingCheck:
         """Return for each mark whether it opens a text or stands in one."""
         quotes = np.cumsum(marks == ord('"')) + self._in_text
         before: NDArray[np.int64] = np.maximum.accumulate(np.where(is_break, quotes, 0))
-        return (quotes - before) % 2 == 1
+        in_text: NDArray[np.bool_] = (quotes - before) % 2 == 1
+        return in_text

@@ -36,6 +36,9 @@ _PROPERTY = "graphs.item.meta.basicPropertyValues.item"
 _PARTS = {f"{_EDGE}.{key}": key for key in ("sub", "pred", "obj")} | {
     f"{_PROPERTY}.{key}": key for key in ("pred", "val")
 }
+# Otherwise ijson (3.6) asks Python for an integer of any length, and where Python refuses, its C code goes on
+# with none: the process ends. So, integers of more than 64 bits are no well-formed JSON here.
+_NUMBERS = {"use_float": True}
 _KINDS = {"start_array": "list", "string": "str", "boolean": "bool", "null": "NoneType"}
 # One half of a surrogate pair, but neither a whole pair nor a backslash that is escaped itself.
 _HALF = re.compile(
@@ -83,7 +86,7 @@ class Obographs:
 
         graphs = self._graphs
         nodes = itertools.chain.from_iterable(
-            found for found, _ in self._parsed(lambda target: ijson.items_coro(target, _NODE))
+            found for found, _ in self._parsed(lambda target: ijson.items_coro(target, _NODE, **_NUMBERS))
         )
         for number, graph in enumerate(graphs):
             if graph is None:
@@ -104,7 +107,7 @@ class Obographs:
         import ijson
 
         skeleton = _Skeleton(self._path)
-        for events, size in self._parsed(ijson.parse_coro):
+        for events, size in self._parsed(lambda target: ijson.parse_coro(target, **_NUMBERS)):
             skeleton.add(events, size)
         if not skeleton.has_graphs:
             raise CorpusError(f"{self._path}: no list 'graphs' in it; expected obographs JSON")
@@ -126,7 +129,7 @@ class Obographs:
             yield found, 0
         except UnicodeDecodeError:
             raise CorpusError(f"{self._path}: invalid UTF-8") from None
-        except (ijson.JSONError, ValueError, ArithmeticError):  # the last two of long numbers
+        except (ijson.JSONError, ValueError, ArithmeticError):  # the last two from its parser in Python
             line = self._line_of_mistake()
             raise CorpusError(f"{self._path}:{line}: not well-formed JSON, or too long a number") from None
 
@@ -134,7 +137,7 @@ class Obographs:
         import ijson
 
         line, found = 1, ijson.sendable_list()
-        feed = ijson.basic_parse_coro(found)
+        feed = ijson.basic_parse_coro(found, **_NUMBERS)
         for block in self._blocks():
             for part in block.splitlines(keepends=True):
                 try:
@@ -165,9 +168,7 @@ class Obographs:
         except UnusableError as error:
             raise CorpusError(f"{self._path}: {error}") from None
         except GZIP_ERRORS:
-            raise CorpusError(
-                f"{self._path}: truncated or damaged gzip data; fetch the file again"
-            ) from None
+            raise CorpusError(f"{self._path}: truncated or damaged gzip data; fetch the file again") from None
         except OSError as error:
             raise CorpusError(
                 f"{self._path}: cannot be read ({error.strerror or type(error).__name__})"
