@@ -68,7 +68,7 @@ class DatasetsCorpus(Corpus):
                 values or lists of values; a list takes these columns; any other word is the one column of
                 objects to take.
             max_bytes: texts longer than this are a problem. A folder's JSON with longer lines than this and
-                64 MiB is refused, and so are larger files that are not JSON lines.
+                64 MiB is refused, a larger JSON file that is not JSON lines, and CSV with longer cells.
 
         Raises:
             MissingExtraError: ``datasets`` is not installed.

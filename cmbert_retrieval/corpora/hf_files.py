@@ -20,34 +20,40 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
 _ARROW_FILE = b"ARROW1"  # how the format begins that can be read from any place; the other is a stream
-_ADVICE = "which the package datasets would hold in memory; write an object a line, or raise max_bytes"
+_ADVICE = "which the package datasets would hold in memory; write a record a line, or raise max_bytes"
+_BLOCK_BYTES = 2**18
 
 
 def check_files(builder: DatasetBuilder, *, longest: int) -> None:
-    """Read the JSON and Arrow files that a builder of ``datasets`` will read, whatever they are packed in.
+    """Read the JSON, CSV and Arrow files that a builder of ``datasets`` will read, whatever they are packed in.
 
     Files of other formats are passed over, and those that are not here but on a server. JSON is read at about
-    200 MB a second, in constant memory.
+    200 MB a second, and all in constant memory.
 
     Args:
         builder: of a dataset in a local folder, before any of its files was read.
-        longest: bytes above which a line of JSON is refused, or a JSON file that is not JSON lines.
+        longest: bytes above which a line of JSON is refused, a JSON file that is not JSON lines, and a cell.
 
     Raises:
         UnusableError: a file is damaged or nested too deeply, or too much would be held; with its name.
         Exception: a file cannot be opened or unpacked; whatever ``datasets`` and the readers below it raise.
     """
     check_arrow_files(file for file in _local_files(builder) if file.lower().endswith(".arrow"))
+    from datasets.packaged_modules.csv.csv import Csv
+    from datasets.packaged_modules.json.json import Json
     from datasets.utils.file_utils import xopen
 
-    encoding = builder.config.encoding if _is_json(builder) else "utf-8"
+    is_json, is_csv = isinstance(builder, Json), isinstance(builder, Csv)
+    encoding = builder.config.encoding if is_json else "utf-8"
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
-    for name in _json_files(builder):
+    for name in _text_files(builder, all_of_them=is_json or is_csv):
         try:
             with xopen(name, "rb") as stream:
-                _check(
-                    stream if is_utf8 else codecs.EncodedFile(stream, "utf-8", encoding, "replace"), longest
-                )
+                if is_csv:
+                    _check_cells(stream, longest)
+                else:
+                    decoded = codecs.EncodedFile(stream, "utf-8", encoding, "replace")
+                    _check_json(stream if is_utf8 else decoded, longest)
         except UnusableError as error:
             raise UnusableError(f"{_file_name(name)}: {error}") from None
 
@@ -81,29 +87,22 @@ def _batches(file: Any) -> Iterator[Any]:
         yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
-def _json_files(builder: DatasetBuilder) -> Iterator[str]:
-    """Yield the files as ``xopen`` takes them: ``/a.jsonl``, ``gzip://a.jsonl::/a.jsonl.gz``."""
+def _text_files(builder: DatasetBuilder, *, all_of_them: bool) -> Iterator[str]:
+    """Yield all files, or only those named as JSON, as ``xopen`` takes them: ``/a.jsonl``, ``gzip://a.jsonl::/a.jsonl.gz``."""
     from datasets import StreamingDownloadManager
 
-    is_json = _is_json(builder)
     manager = StreamingDownloadManager(base_path=builder.base_path)
     for file in _local_files(builder):
         # Other builders read JSON, too: of what belongs to images, perhaps packed with them.
-        if is_json or _has_json_suffix(file) or file.lower().endswith(".zip"):
+        if all_of_them or _has_json_suffix(file) or file.lower().endswith(".zip"):
             for name in manager.iter_files(manager.extract(manager.download(file))):
-                if is_json or _has_json_suffix(name.partition("::")[0]):
+                if all_of_them or _has_json_suffix(name.partition("::")[0]):
                     yield name
 
 
 def _local_files(builder: DatasetBuilder) -> Iterator[str]:
     for files in (builder.config.data_files or {}).values():
         yield from (file for file in files if "://" not in file)
-
-
-def _is_json(builder: DatasetBuilder) -> bool:
-    from datasets.packaged_modules.json.json import Json
-
-    return isinstance(builder, Json)
 
 
 def _has_json_suffix(name: str) -> bool:
@@ -114,7 +113,7 @@ def _file_name(name: str) -> str:
     return PurePosixPath(name.partition("::")[0]).name
 
 
-def _check(stream: IO[bytes], longest: int) -> None:
+def _check_json(stream: IO[bytes], longest: int) -> None:
     nesting, size, line = NestingCheck(), 0, 0
     for block in json_blocks(stream, longest=longest):
         nesting.check(block)
@@ -125,3 +124,14 @@ def _check(stream: IO[bytes], longest: int) -> None:
         size += len(block)
         if size > longest and nesting.goes_over_lines:
             raise UnusableError(f"more than {longest:,} bytes that are not JSON lines, {_ADVICE}")
+
+
+def _check_cells(stream: IO[bytes], longest: int) -> None:
+    """Refuse a table with a cell that goes on and on, as behind a quote that is never closed."""
+    size = quotes = 0
+    while block := stream.read(_BLOCK_BYTES):
+        ends = b'"' in block or (b"\n" in block and quotes % 2 == 0)
+        size = 0 if ends else size + len(block)
+        quotes += block.count(b'"')
+        if size > longest:
+            raise UnusableError(f"a cell of more than {longest:,} bytes, {_ADVICE}")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cmbert_retrieval.config import IndexRecipe, load_index_recipe
-from cmbert_retrieval.corpora import hf_datasets, open_corpus
+from cmbert_retrieval.corpora import hf_datasets, hf_files, open_corpus
 from cmbert_retrieval.corpora.base import Corpus, Record
 from cmbert_retrieval.errors import ConfigError, CorpusError, MissingExtraError
 from cmbert_retrieval.types import Document
@@ -307,6 +307,14 @@ def test_json_that_would_be_held_in_memory_is_refused_unless_asked_for(
     assert len(list(opened(tmp_path / "data", max_bytes=10_000).strictly())) == 100
     path.write_text(GOOD * 100)
     assert len(list(opened(tmp_path / "data", max_bytes=100).strictly())) == 100
+    path.unlink()
+    monkeypatch.setattr(hf_files, "_BLOCK_BYTES", 100)
+    path = tmp_path / "data" / "a.csv"
+    path.write_text('id,text\n"a","b"\n' + "c,d\n" * 1000)
+    assert len(list(opened(tmp_path / "data", max_bytes=100).strictly())) == 1001
+    path.write_text('id,text\n"a","b\n' + "c,d\n" * 1000)
+    with pytest.raises(CorpusError, match=r"a\.csv: a cell of more than 1,000 bytes"):
+        opened(tmp_path / "data", max_bytes=100)
 
 
 @pytest.mark.slow

@@ -282,3 +282,73 @@ def test_the_real_hpo_has_the_synonyms_of_another_reading(shared_data: Path) -> 
         assert all(
             document.id in documents[child].metadata["parents"] for child in document.metadata["children"]
         )
+
+
+@pytest.mark.slow
+def test_the_real_hpo_reads_the_same_from_obographs(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "ontology_hpo" / "hp.obo.gz"
+    path = written(tmp_path, json.dumps(obographs(source), indent=2), "hp.json")
+    for options in ({}, {"obsolete": True, "synonyms": "all"}):
+        documents, expected = by_id(path, **options), by_id(source, **options)
+        assert list(documents) == list(expected)
+        for term, document in documents.items():
+            other = expected[term]
+            assert (document.title, document.text, document.entries) == (
+                other.title,
+                other.text,
+                other.entries,
+            )
+            # Of the type hp#uk_spelling, obographs are read as "uk:spelling".
+            assert {**document.metadata, "synonym_types": None} == {**other.metadata, "synonym_types": None}
+
+
+def obographs(path: Path) -> dict[str, Any]:
+    """Return the terms of an OBO file as obographs, as far as the reader looks."""
+    header, nodes, edges = OntologyHeader(), [], []
+    for item in read_obo(path):
+        if isinstance(item, OntologyHeader):
+            header = item
+        elif isinstance(item, OntologyTerm):
+            nodes.append(node(item))
+            edges += [{"sub": iri(item.id), "pred": "is_a", "obj": iri(parent)} for parent in item.parents]
+    properties = [
+        {"pred": "http://www.w3.org/2002/07/owl#versionInfo", "val": header.release},
+        {"pred": "http://purl.org/dc/terms/license", "val": header.license},
+    ]
+    meta = {"basicPropertyValues": properties}
+    return {"graphs": [{"nodes": nodes, "edges": edges, "id": header.name, "meta": meta}]}
+
+
+def iri(curie: str) -> str:
+    prefix, colon, local = curie.partition(":")
+    return f"http://purl.obolibrary.org/obo/{prefix}_{local}" if colon and local.isalnum() else curie
+
+
+def node(term: OntologyTerm) -> dict[str, Any]:
+    kinds = {text: kind for kind, texts in term.synonym_types.items() for text in texts}
+    synonyms = [
+        {
+            "pred": f"has{scope.title()}Synonym",
+            "val": text,
+            **({"synonymType": f"http://purl.obolibrary.org/obo/hp#{kinds[text]}"} if text in kinds else {}),
+        }
+        for scope, texts in term.synonyms.items()
+        for text in texts
+    ]
+    properties = [
+        *({"pred": "oboInOwl#hasAlternativeId", "val": iri(other)} for other in term.alternative_ids),
+        *({"pred": "http://purl.obolibrary.org/obo/IAO_0100001", "val": iri(o)} for o in term.replaced_by),
+    ]
+    return {
+        "id": iri(term.id),
+        "lbl": term.name,
+        "type": "CLASS",
+        "meta": {
+            "definition": {"val": term.definition},
+            "deprecated": term.is_obsolete,
+            "synonyms": synonyms,
+            "xrefs": [{"val": other} for other in term.xrefs],
+            "subsets": [f"http://purl.obolibrary.org/obo/hp#{subset}" for subset in term.subsets],
+            "basicPropertyValues": properties,
+        },
+    }
