@@ -28,11 +28,11 @@ def check_files(builder: DatasetBuilder, *, longest: int) -> None:
     """Read the JSON, CSV and Arrow files that a builder of ``datasets`` will read, whatever they are packed in.
 
     Files of other formats are passed over, and those that are not here but on a server. JSON is read at about
-    200 MB a second, and all in constant memory.
+    200 MB a second; nothing is held.
 
     Args:
         builder: of a dataset in a local folder, before any of its files was read.
-        longest: bytes above which a line of JSON is refused, a JSON file that is not JSON lines, and a cell.
+        longest: bytes above which a line of JSON, a cell, or JSON that is not JSON lines is refused.
 
     Raises:
         UnusableError: a file is damaged or nested too deeply, or too much would be held; with its name.
