@@ -25,7 +25,7 @@ _BLOCK_BYTES = 2**18
 
 
 def check_files(builder: DatasetBuilder, *, longest: int) -> None:
-    """Read the JSON, CSV and Arrow files that a builder of ``datasets`` will read, whatever they are packed in.
+    """Read the JSON, CSV and Arrow files that a builder of ``datasets`` will read, packed or not.
 
     Files of other formats are passed over, and those that are not here but on a server. JSON is read at about
     200 MB a second; nothing is held.
