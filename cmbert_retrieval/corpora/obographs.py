@@ -290,7 +290,7 @@ def _term(node: dict[str, Any], where: str, parents: list[str]) -> OntologyTerm:
     term.is_obsolete = meta.get("deprecated") is True
     for synonym in _objects(meta, "synonyms"):
         scope = _SCOPES.get(str(synonym.get("pred", "")), "related")
-        kind = curie(_text(synonym.get("synonymType"))).rpartition("#")[2]
+        kind = curie(_text(synonym.get("synonymType")).rpartition("#")[2])
         term.add_synonym(_text(synonym.get("val")), scope, kind)
     term.xrefs = [text for xref in _objects(meta, "xrefs") if (text := _text(xref.get("val")))]
     subsets = meta.get("subsets")
