@@ -254,4 +254,9 @@ def convert(
         typer.echo(f"{problem}; skipped", err=True)
     if done.unusable > len(done.problems):
         typer.echo(f"... and {done.unusable - len(done.problems):,} more that cannot be used", err=True)
+    if done.deletions:
+        what = plural(done.deletions, "deletion")
+        typer.echo(
+            f"{what} not carried out: what came before stays in the file (an index drops it)", err=True
+        )
     typer.echo(f"{done.path}: {plural(done.documents, 'document')} written")
