@@ -99,6 +99,18 @@ def did_you_mean(given: str, known: Sequence[str]) -> str:
     return f"; did you mean '{similar[0]}'?" if similar else ""
 
 
+def absolute_path(path: str, folder: Path) -> str:
+    """Return a path that is relative to ``folder`` as an absolute one; "" stays "".
+
+    Raises:
+        ConfigError: it begins with the home of somebody who is not there.
+    """
+    try:
+        return str((folder / Path(path).expanduser()).resolve()) if path else ""
+    except RuntimeError as error:  # a "~name" of nobody
+        raise ConfigError(f"path '{path}': {str(error).lower()}") from error
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; here they are an error."""
 

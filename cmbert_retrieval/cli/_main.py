@@ -28,6 +28,7 @@ COMMANDS = {
         "Measure how well searching finds what it should.",
         "eval:app",
     ),
+    "pretrain": ("Pretrain a ModernBERT with token-aware masking.", "pretrain:app"),
     "export": ("Turn an encoder into the ONNX folder that runs without torch.", "export:export"),
     "demo": ("Build the ICD-10-CM index and answer five questions with it.", "demo:demo"),
     "env": ("Show versions, processor, GPUs and caches: for a bug report.", "env:env"),

@@ -49,6 +49,6 @@ class Accuracy:
             tokens = counts[-1]
             for rank, hits in zip(RANKS, counts, strict=False):
                 found[f"{name}accuracy@{rank}"] = hits / tokens if tokens else 0.0
-            found[f"{name}tokens"] = tokens
-        found["loss"] = float(self.loss) / found["tokens"] if found["tokens"] else 0.0
+            found[f"{name}predicted"] = tokens
+        found["loss"] = float(self.loss) / found["predicted"] if found["predicted"] else 0.0
         return found

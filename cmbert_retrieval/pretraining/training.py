@@ -297,7 +297,7 @@ def _plan(recipe: PretrainRecipe, phase: PhaseRecipe, prepared: Prepared) -> Pla
     Raises:
         CorpusError: there are none.
     """
-    weights = [source.weight for source in recipe.data.sources]
+    weights = [source.weight for source in recipe.data.sources.values()]
     plan = prepared.plan("train", phase.context, recipe.seed, weights)
     if not len(plan):
         raise CorpusError(f"{prepared.folder}: no text to train on")

@@ -30,7 +30,9 @@ pytestmark = pytest.mark.slow  # torch
 
 RECIPE: dict[str, Any] = {
     "name": "tiny",
-    "data": {"sources": [{"reader": "jsonl"}, {"reader": "pubmed", "weight": 2.0}, {"reader": "pmc"}]},
+    "data": {
+        "sources": {"a": {"reader": "jsonl"}, "b": {"reader": "pmc", "weight": 2.0}, "c": {"reader": "pmc"}}
+    },
     "model": {"hidden_size": 32, "layers": 3, "heads": 2, "intermediate_size": 48, "window": 8},
     "phases": [{"tokens": 64 * 16 * 8, "context": 64, "learning_rate": 3e-3}],
     "training": {
