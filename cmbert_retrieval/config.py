@@ -143,7 +143,7 @@ class IndexRecipe(Section):
     """How long documents become rows. ``none``: the whole text is one row, truncated by the encoder."""
 
     columns: dict[str, ColumnType] | None = None
-    """Metadata to filter on: name -> type. null: those that the reader declares."""
+    """Metadata to filter on: name -> type, beside what the reader declares. ``{}``: nothing at all."""
 
     vectors: VectorsRecipe = VectorsRecipe()
     """How vectors are kept."""

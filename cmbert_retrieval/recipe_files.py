@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -130,6 +131,14 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+_TYPES_ELSEWHERE = {
+    **dict.fromkeys(("string", "str", "keyword", "varchar", "char", "category"), "text"),
+    **dict.fromkeys(("int", "long", "bigint"), "integer"),
+    **dict.fromkeys(("float", "double", "real", "numeric", "decimal"), "number"),
+    **dict.fromkeys(("bool", "flag"), "boolean"),
+    **dict.fromkeys(("datetime", "timestamp", "time"), "date"),
+}
+
 _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -165,7 +174,19 @@ def _problem(model: type[Section], found: dict[str, Any]) -> str:
     if kind == "invalid_key":
         return f"the key {_shown(parts[-1])} is no text; put it in quotes"
     expected = _EXPECTED.get(kind, str(found["msg"])).format(**details)
+    if kind == "literal_error" and isinstance(value, str):
+        return f"'{dotted}' is {value[:60]!r}; expected {expected}{_meant(value, expected)}"
     return f"'{dotted}' is {_shown(value)}; expected {expected}"
+
+
+def _meant(value: str, expected: str) -> str:
+    """Return the hint for one of some words; other languages call the types of columns otherwise."""
+    words = re.findall(r"'([^']+)'", expected)
+    other = _TYPES_ELSEWHERE.get(value.lower(), "")
+    if other in words:
+        return f"; here it is called '{other}'"
+    close = difflib.get_close_matches(value.lower(), words, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _known_keys(model: type[Section], prefix: str = "") -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from cmbert_retrieval.codes.ranking import RankedCode, rank_phrases
+from cmbert_retrieval.codes.ranking import RankedCode, rank_phrases, shares_words
 from cmbert_retrieval.codes.tree import code_from_document, extend, full_title
 from cmbert_retrieval.corpora.code_names import entry_texts, official_names
 from cmbert_retrieval.errors import ConfigError
@@ -155,6 +155,10 @@ class CodeSearcher:
                 answers[number] = [self._hit(rank, entry) for rank, entry in enumerate(found, start=1)]
         complete = [hits or [] for hits in answers]
         return complete[0] if isinstance(query, str) else complete
+
+    def by_meaning_only(self, query: str) -> bool:
+        """Tell whether no name has a word of a phrase: what is found is then the nearest, however far off."""
+        return self._named(query, 1, None) is None and not shares_words(self.retriever, query)
 
     def _named(self, text: str, k: int, where: Filter | None) -> list[CodeHit] | None:
         """Return what ``text`` names as a code and what is below it, level by level; None for a phrase."""

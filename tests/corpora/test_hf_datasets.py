@@ -143,7 +143,7 @@ def test_a_row_that_cannot_be_used_is_a_problem_with_its_number(tmp_path: Path, 
         ("org/nothing", {}, "'org/nothing' is no folder here, and not in the cache; HF_HUB_OFFLINE forbids"),
         ("nothing", {"revision": "abc"}, "'nothing' is no folder here, and not in the cache"),
         ("./nothing", {}, "'./nothing': no such folder; expected one, or a hub id such as org/name"),
-        ("", {}, "the path is missing; expected a folder, or a hub id"),
+        ("", {}, "reader 'datasets': the path is missing; expected datasets:PATH"),
         ("empty", {}, "'empty' cannot be opened ("),
         (
             "saved",
