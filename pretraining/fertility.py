@@ -1,12 +1,14 @@
 """Tokens a word of the vocabularies that this project trains, beside others, on text that none of ours saw.
 
-    python pretraining/fertility.py --data ../shared/data --out runs/tokenizers
+    python pretraining/fertility.py --data ../shared/data
+    python pretraining/fertility.py --data ../shared/data --ways-of-cutting
 
-Ours are trained on articles, answers and cases under CC BY or CC0 in the folder of real data. They are measured
-on held-out articles, PubMed abstracts, clinical notes, questions of patients, and on English at large: there,
-words are drawn as often as ``wordfreq`` says, by themselves, without signs and capitals. A table goes to
-stdout: in each cell all tokens a word, then those of them that stand in words (signs and line ends left out,
-which WordPiece does not keep), and where there are any, the share of unknown ones.
+Ours are trained on articles, answers and cases under CC BY or CC0 in the folder of real data. They are
+measured on held-out articles, PubMed abstracts, clinical notes, questions of patients, and on English at
+large: there, words are drawn as often as ``wordfreq`` says, by themselves, without signs and capitals. A
+table goes to stdout: in each cell all tokens a word, then those of them that stand in words (signs and line
+ends left out, some of which WordPiece does not keep), and where there are any, the share of unknown ones.
+With ``--ways-of-cutting``, ours of 32,768 entries is compared with itself, its text cut in other ways.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from cmbert_retrieval.corpora import open_corpus
+from cmbert_retrieval.pretraining import tokenizers as ours
 from cmbert_retrieval.pretraining.recipe import TokenizerRecipe
 from cmbert_retrieval.pretraining.salience import general_english
 from cmbert_retrieval.pretraining.tokenizers import fertility, make_tokenizer, plain
@@ -50,9 +54,9 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, lines)
 
 
-def held_out(id: str) -> bool:
+def held_out(name: str) -> bool:
     """Tell whether a document is one of the tenth that nothing is trained on."""
-    return hashlib.blake2b(id.encode(), digest_size=1).digest()[0] < 26
+    return hashlib.blake2b(name.encode(), digest_size=1).digest()[0] < 26
 
 
 def articles(data: Path) -> Iterator[tuple[str, str]]:
@@ -64,13 +68,14 @@ def articles(data: Path) -> Iterator[tuple[str, str]]:
 def training_texts(data: Path) -> Iterator[str]:
     """Yield what ours are trained on."""
     seen = set()
-    for id, text in articles(data):
-        seen.add(id)
-        if not held_out(id):
+    for name, text in articles(data):
+        seen.add(name)
+        if not held_out(name):
             yield text
     for path in MORE_ARTICLES:
         for row in rows(data / path):
-            if row["pmcid"] not in seen and not held_out(row["pmcid"] or row["doi"] or row["title"]):
+            name = row["pmcid"] or row["doi"] or row["title"]
+            if name not in seen and not held_out(name):
                 sections = ["\n".join([part["h"] or "", *part["p"]]) for part in row["sections"]]
                 yield "\n\n".join([row["title"], row["abstract"] or "", *sections])
     for row in rows(data / ANSWERS):
@@ -88,8 +93,10 @@ def notes(data: Path) -> Iterator[str]:
 def measured_texts(data: Path) -> dict[str, list[str]]:
     """Return the texts that are measured on."""
     return {
-        "articles": [text for id, text in articles(data) if held_out(id)],
-        "abstracts": [f"{row['title']}\n\n{row['text']}" for row in rows(data / ABSTRACTS) if row["text"]][::4],
+        "articles": [text for name, text in articles(data) if held_out(name)],
+        "abstracts": [f"{row['title']}\n\n{row['text']}" for row in rows(data / ABSTRACTS) if row["text"]][
+            ::4
+        ],
         "notes": [*notes(data)],
         "questions": [row["question"] for row in rows(data / ANSWERS) if held_out(row["doc"])],
     }
@@ -167,29 +174,66 @@ def trained(data: Path, out: Path, say: Callable[[str], Any]) -> dict[str, Any]:
     return made
 
 
+WAYS = {
+    "ours": ours.SPLIT,
+    "GPT-2's, as ModernBERT": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "digit by digit": ours.SPLIT.replace(r" ?\p{N}{1,3}", r" ?\p{N}"),
+    "whole numbers": ours.SPLIT.replace(r" ?\p{N}{1,3}", r" ?\p{N}+"),
+    "blank before a number apart": ours.SPLIT.replace(r" ?\p{N}{1,3}", r"\p{N}{1,3}"),
+    "ours, lower case": ours.SPLIT,
+}
+
+
+def compare_ways(data: Path, out: Path) -> Iterator[list[str]]:
+    """Yield the rows of the table of ways of cutting."""
+    texts = measured_texts(data)
+    yield ["cut", "entries with a digit", "longest entry", *texts]
+    yield ["---"] * (len(texts) + 3)
+    for name, split in WAYS.items():
+        change = str.lower if "lower" in name else str
+        with patch.object(ours, "SPLIT", split):
+            tokenizer = make_tokenizer(
+                TokenizerRecipe(), lambda change=change: map(change, training_texts(data)), out / "way"
+            )
+        entries = [tokenizer.decode([number]) for number in range(len(tokenizer))]
+        digits = sum(any(letter.isdigit() for letter in entry) for entry in entries)
+        cells = [f"{fertility(tokenizer, map(change, part)):.3f}" for part in texts.values()]
+        yield [name, f"{digits:,}", f"{max(map(len, entries))} characters", *cells]
+
+
+def compare_vocabularies(data: Path, out: Path) -> Iterator[list[str]]:
+    """Yield the rows of the table of vocabularies."""
+    tokenizers = {**trained(data, out, sys.stderr.write), **others(data)}
+    texts = measured_texts(data)
+    counts = [f"{sum(len(find_words(text).texts) for text in part):,} words" for part in texts.values()]
+    yield ["vocabulary", "entries", *texts, "English"]
+    yield ["---"] * (len(texts) + 3)
+    yield ["", "", *counts, ""]
+    for name, tokenizer in tokenizers.items():
+        cells = [cell(tokenizer, part) for part in texts.values()]
+        yield [name, f"{len(tokenizer):,}", *cells, english_cell(tokenizer)]
+
+
 def main() -> None:
     """Train, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = Path(os.environ.get("CMBERT_DATA") or ROOT.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=default, help="the folder of real data")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "tokenizers", help="where ours are written")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "runs" / "tokenizers", help="where ours are written"
+    )
+    parser.add_argument("--ways-of-cutting", action="store_true", help="compare ours with itself instead")
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         sys.exit(f"{arguments.data}: no such folder; expected the folder of real data: --data")
     logging.disable(logging.WARNING)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tokenizers = {**trained(arguments.data, arguments.out, sys.stderr.write), **others(arguments.data)}
-    texts = measured_texts(arguments.data)
-    counts = [f"{sum(len(find_words(text).texts) for text in part):,} words" for part in texts.values()]
-    table = [
-        ["vocabulary", "entries", *texts, "English"],
-        ["---"] * (len(texts) + 3),
-        ["", "", *counts, ""],
-    ]
-    for name, tokenizer in tokenizers.items():
-        cells = [cell(tokenizer, part) for part in texts.values()]
-        table.append([name, f"{len(tokenizer):,}", *cells, english_cell(tokenizer)])
-    sys.stdout.write("".join(f"| {' | '.join(row)} |\n" for row in table))
+    compare = compare_ways if arguments.ways_of_cutting else compare_vocabularies
+    for row in compare(arguments.data, arguments.out):
+        sys.stdout.write(f"| {' | '.join(row)} |\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

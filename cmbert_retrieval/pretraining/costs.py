@@ -5,9 +5,9 @@ nothing is computed across their borders. Norms, activations and softmax are not
 implementation computes twice: these are the FLOPs of the model, which utilisation is measured by.
 
 Source:
-    Chowdhery et al., "PaLM", 2022, appendix B (model FLOP utilisation); Kaplan et al., "Scaling Laws for Neural
-    Language Models", 2020 (6 N); Korthikanti et al., "Reducing Activation Recomputation in Large Transformer
-    Models", 2022 (what is kept for the way back).
+    Chowdhery et al., "PaLM", 2022, appendix B (model FLOP utilisation); Kaplan et al., "Scaling Laws for
+    Neural Language Models", 2020 (6 N); Korthikanti et al., "Reducing Activation Recomputation in Large
+    Transformer Models", 2022 (what is kept for the way back).
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Shape:
 def shape_of(recipe: PretrainRecipe) -> tuple[Shape, str]:
     """Return the shape of a recipe's model, and where it was taken from.
 
-    A checkpoint in a folder is asked; one of the hub is not fetched for this: the recipe's own fields stand for
-    it then, and ``data.tokenizer.vocabulary`` for the size of its vocabulary.
+    A checkpoint in a folder is asked; one of the hub is not fetched for this: the recipe's own fields stand
+    for it then, and ``data.tokenizer.vocabulary`` for the size of its vocabulary.
 
     Raises:
         ConfigError: the folder's ``config.json`` cannot be read, or is of another architecture.
@@ -159,10 +159,9 @@ def training_flops(shape: Shape, *, rows: int, context: int, predicted: float) -
 def layer_bytes(shape: Shape, *, bf16: bool) -> int:
     """Return the bytes a token that one layer keeps for the way back.
 
-    In units of the width: its two norms keep their inputs (fp32), and their outputs are inputs of matrices;
-    query, key and value, query and key once more after RoPE, and what attention gives. Of the gated unit: both
-    halves, the activated one, and their product. Four bytes for each mean and spread of a norm, and each head's
-    sum.
+    The two norms keep their inputs (fp32), and their outputs are inputs of matrices. Attention keeps query,
+    key and value, query and key once more after RoPE, and what it gives. The gated unit keeps both halves,
+    the activated one, and their product. Four bytes each are a norm's mean and spread, and a head's sum.
     """
     size = 2 if bf16 else 4
     norms = 2 * 4 * shape.hidden_size + 2 * size * shape.hidden_size + 16

@@ -1,4 +1,4 @@
-"""What a run will take, before it is begun: ``cmbert pretrain RECIPE --plan``, every number with its arithmetic."""
+"""What a run will take, every number with its arithmetic: ``cmbert pretrain RECIPE --plan``."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Gpu:
 
     Attributes:
         name: as it is asked for.
-        flops: floating-point operations a second in bfloat16 with sums in fp32, dense: data sheets print twice
-            as many, "with sparsity", which training has not.
+        flops: floating-point operations a second in bfloat16 with sums in fp32, dense: data sheets print
+            twice as many, "with sparsity", which training has not.
         bytes: memory, as the data sheet says it: 10**9 bytes a gigabyte, a little less than there is.
     """
 
@@ -210,21 +210,23 @@ def plan_run(
     parts["all phases"] = [
         Line("steps", steps, f"{steps:,}", " + ".join(f"{batch.steps:,}" for batch in batches)),
         Line("FLOPs", flops, f"{flops:.3e}"),
-        Line("hours", hours, f"{hours:.1f} h"),
-        Line("GPU hours", hours * gpus, f"{hours * gpus:.0f} h", f"{gpus} x {hours:.1f} h"),
+        Line("hours", hours, f"{hours:.2f} h"),
+        Line("GPU hours", hours * gpus, f"{hours * gpus:.1f} h", f"{gpus} x {hours:.4g} h"),
     ]
     needed = next(line.value for line in memory if line.name == "together")
     notes = [
         f"assumed: {utilisation:.0%} of the peak of {card.flops:.3g} FLOP/s (bf16, dense), flash-attention, "
         "rows that one document fills; without reading, measuring and checkpoints"
     ]
+    if training.precision == "fp32":
+        notes.append("the recipe computes in fp32, whose peak is lower: it will take more hours than these")
     if needed > card.bytes:
         notes.append(_too_much(memory, largest, card))
     return Plan(parts, notes, needed <= card.bytes)
 
 
 def mean_rate(masking: MaskingRecipe, before: int, steps: int, all_steps: int) -> float:
-    """Return the mean masking rate of the steps of a phase; over a run it falls evenly, see ``falling_rate``."""
+    """Return the mean masking rate of a phase's steps; over a run it falls evenly, see ``falling_rate``."""
     if all_steps < 2:
         return masking.first_rate
     middle = before + (steps - 1) / 2
@@ -246,15 +248,13 @@ def _model(shape: Shape) -> list[Line]:
         ),
         Line("norms", norms, f"{norms:,}", f"(2 x {layers} + 2) x {width}"),
         Line("head", width * width, f"{width * width:,}", f"{width} x {width}"),
-        Line(
-            "decoder's bias", shape.vocab_size, f"{shape.vocab_size:,}", "its weights are the embedding's"
-        ),
+        Line("decoder's bias", shape.vocab_size, f"{shape.vocab_size:,}", "its weights are the embedding's"),
         Line("parameters", count, f"{count:,}", "the sum"),
     ]
 
 
 def _memory(shape: Shape, recipe: PretrainRecipe, batch: Batches, card: Gpu) -> list[Line]:
-    count, tokens = parameters(shape), batch.micro_batch_tokens
+    count, layers, tokens = parameters(shape), shape.num_hidden_layers, batch.micro_batch_tokens
     bf16 = recipe.training.precision != "fp32"
     rate = max(recipe.masking.first_rate, recipe.masking.last_rate)
     predicted = math.ceil(tokens * rate)
@@ -271,8 +271,8 @@ def _memory(shape: Shape, recipe: PretrainRecipe, batch: Batches, card: Gpu) -> 
     lines += [
         _bytes(
             "activations",
-            tokens * (shape.num_hidden_layers * layer + 8 * shape.hidden_size),
-            f"{tokens:,} tokens x ({shape.num_hidden_layers} layers x {layer:,} + 8 x {shape.hidden_size}) bytes",
+            tokens * (layers * layer + 8 * shape.hidden_size),
+            f"{tokens:,} tokens x ({layers} layers x {layer:,} + 8 x {shape.hidden_size}) bytes",
         ),
         _bytes("logits", predicted * logit, f"{rate:g} x {tokens:,} tokens x {logit:,} bytes"),
         _bytes("CUDA and the rest", OVERHEAD_BYTES, "assumed"),
@@ -313,7 +313,7 @@ def _phase(
             f"{batch.processes} GPUs x {batch.accumulation} micro-batches x {batch.rows} rows x {context:,}",
         ),
         Line("accumulation", batch.accumulation, f"{batch.accumulation}", "micro-batches of a GPU in a step"),
-        Line("steps", batch.steps, f"{batch.steps:,}", f"{phase.tokens:,} / {batch.step_tokens:,}, rounded up"),
+        Line("steps", batch.steps, f"{batch.steps:,}", f"{phase.tokens:,} / {batch.step_tokens:,}, then up"),
         Line("masking rate", rate, f"{rate:.4f}", "the mean of the phase's steps"),
         _flops("matrices, a token", 6 * shape.matrices, f"6 x {shape.matrices:,}"),
         _flops(
@@ -332,9 +332,7 @@ def _phase(
             f"6 x {width} x ({width} + {shape.vocab_size:,}) x {rate:.4f}, at predicted tokens alone",
         ),
         _flops("FLOPs a token", total, "the sum of the four"),
-        Line(
-            "FLOPs", flops, f"{flops:.3e}", f"{total:.4g} x {batch.step_tokens:,} x {batch.steps:,} steps"
-        ),
+        Line("FLOPs", flops, f"{flops:.3e}", f"{total:.4g} x {batch.step_tokens:,} x {batch.steps:,} steps"),
         Line(
             "tokens a second",
             speed / total,
@@ -344,7 +342,7 @@ def _phase(
         Line(
             "hours",
             seconds / 3600,
-            f"{seconds / 3600:.1f} h",
+            f"{seconds / 3600:.2f} h",
             f"{flops:.3e} / ({batch.processes} x {card.flops:.3g} x {utilisation:g}) / 3600 s",
         ),
     ]

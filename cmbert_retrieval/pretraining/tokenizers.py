@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -50,34 +51,37 @@ SPLIT = (
 )
 """What no token reaches across: words, numbers, signs, line ends, blanks.
 
-It is GPT-2's, which ModernBERT uses, changed in three places. Figures are of 32,768 entries trained on 109
-million characters and of text that was held out (``python pretraining/fertility.py`` has the sets).
+It is GPT-2's, which ModernBERT uses, changed in three places. The figures are of 32,768 entries trained on
+109 million characters and of held-out text (``python pretraining/fertility.py --ways-of-cutting``).
 
-- Numbers in groups of up to three digits. Digit by digit takes 5.5 % more tokens on articles (1.467 a word for
-  1.391), whole numbers 0.2 % fewer (1.388); but whole ones are learnt by heart, as far as a token of 40 digits,
-  and how a number is cut depends on which others were frequent. A blank before a number belongs to it: 3.7 %
-  fewer tokens than by itself.
-- Line ends are apart from the blanks before a word and stay together, so that notes keep their lines: 1.1 %
-  fewer tokens there.
+- Numbers go in groups of up to three digits. Digit by digit takes 5.7 % more tokens on articles (1.492 a word
+  for 1.411), whole numbers 0.1 % fewer; but whole ones are learnt by heart, as far as a token of 40 digits,
+  and how a number is cut depends on which others were frequent. A blank before a number belongs to it, as to
+  a word: 4.0 % fewer tokens on articles than if it stood by itself.
+- Line ends stay together, apart from what follows, so that notes keep their lines: 1.0 % fewer tokens there.
 - ``'s`` is a contraction only where no further letter follows: ``'deoxy`` is no 'd and ``eoxy``.
 
-Case is kept. Lower case would take 1.9 % fewer tokens on articles, 2.1 % on abstracts and 8.3 % on notes, with
-their headings in capitals; but 3 to 4 % of words have a capital inside, and MS, NO, OR and WHO are other words
-than ms, no, or and who. Text is normalised to NFC, which makes one of two ways to write the same letter; NFKC
-would change what is meant (10\u00b2 becomes 102), in 28 of 106 articles.
+Case is kept. Lower case would take 1.8 % fewer tokens on articles, 2.3 % on abstracts and 8.1 % on notes,
+with their headings in capitals; but genes and abbreviations live by their capitals: MS, NO, OR and WHO are
+not ms, no, or and who. NFC makes one of the two ways to write an accented letter; NFKC would change what is
+meant (the square of 10 becomes 102).
 """
 
 _FILE = "tokenizer.json"
 _FILES = (_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
 _BATCH = 32
+_PIECE = 1000
+_RUN = re.compile(rf"\S{{{_PIECE}}}|\s{{{_PIECE}}}")
+"""Training takes the square of the length of what is not cut: a million letters would take minutes."""
+
 _NEEDED = ("cls_token", "sep_token", "pad_token", "mask_token")
 
 
 def make_tokenizer(recipe: TokenizerRecipe, texts: Texts, folder: Path) -> PreTrainedTokenizerFast:
     """Make the tokenizer of a recipe, and return it as it is read from its folder.
 
-    The folder appears whole or not at all; ``AutoTokenizer.from_pretrained`` opens it as it is. The same recipe
-    and texts give the same bytes.
+    The folder appears whole or not at all; ``AutoTokenizer.from_pretrained`` opens it as it is. The same
+    recipe and texts give the same bytes.
 
     Args:
         recipe: an existing tokenizer, or how large a new one becomes.
@@ -174,7 +178,7 @@ def train_tokenizer(recipe: TokenizerRecipe, texts: Texts) -> Tokenizer:
 
     Source:
         Sennrich, Haddow & Birch, "Neural Machine Translation of Rare Words with Subword Units", ACL 2016;
-        Radford et al., "Language Models are Unsupervised Multitask Learners", 2019 (bytes); by ``tokenizers``.
+        Radford et al., "Language Models are Unsupervised Multitask Learners", 2019 (of bytes).
     """
     from tokenizers import AddedToken, trainers
     from tokenizers.pre_tokenizers import ByteLevel
@@ -233,6 +237,8 @@ def _around(tokenizer: Tokenizer) -> Any:
 def sample(texts: Texts, characters: int) -> Iterator[str]:
     """Yield all texts, or as many as hold so many characters, spread evenly over them.
 
+    A text with a word of more than a thousand letters, or as many blanks, comes in pieces.
+
     Raises:
         CorpusError: see ``train_tokenizer``.
     """
@@ -245,11 +251,18 @@ def sample(texts: Texts, characters: int) -> Iterator[str]:
         # As soon as it fits under what an even share of the texts so far would be.
         if (taken + len(text)) * total <= seen * min(total, characters):
             taken += len(text)
-            yield _checked(text, number)
+            yield from _pieces(_checked(text, number))
     if not taken:
         raise CorpusError(
             f"no text has as few as {characters} characters, data.tokenizer.sample_characters; raise it"
         )
+
+
+def _pieces(text: str) -> Iterator[str]:
+    if _RUN.search(text) is None:
+        yield text
+    else:
+        yield from (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
 def _checked(text: str, number: int) -> str:
@@ -273,8 +286,8 @@ def _existing(model: str) -> tuple[Tokenizer, dict[str, str]]:
     missing = [name for name in _NEEDED if name not in special]
     if missing:
         raise ConfigError(
-            f"{model}: a tokenizer without {' and '.join(missing)}, expected {', '.join(_NEEDED)}; take one of "
-            "an encoder that was trained on masked text, or leave data.tokenizer.model out to train one"
+            f"{model}: a tokenizer without {' and '.join(missing)}, expected {', '.join(_NEEDED)}; take one "
+            "of an encoder that was trained on masked text, or leave data.tokenizer.model out to train one"
         )
     backend = tokenizer.backend_tokenizer
     # An encoder's tokenizer may cut or pad texts for it; here this would lose text.
@@ -283,7 +296,7 @@ def _existing(model: str) -> tuple[Tokenizer, dict[str, str]]:
     around = [tokenizer.cls_token_id, tokenizer.sep_token_id]
     if (found := backend.encode("").ids) != around:
         raise ConfigError(
-            f"{model}: an empty text has the ids {found}, expected {around}: [CLS] and [SEP] around every text"
+            f"{model}: an empty text has the ids {found}, expected {around}: [CLS] and [SEP] around a text"
         )
     return backend, special
 
@@ -317,8 +330,8 @@ def _opened(folder: Path, name: str) -> PreTrainedTokenizerFast:
         raise ConfigError(f"{name}: its tokenizer cannot be read ({reason})") from None
     if not tokenizer.is_fast:
         raise ConfigError(
-            f"{name}: a slow tokenizer ({type(tokenizer).__name__}), which does not tell where its tokens stand "
-            "in the text; expected a fast one"
+            f"{name}: a slow tokenizer ({type(tokenizer).__name__}), which does not tell where its tokens "
+            "stand in the text; expected a fast one"
         )
     made: PreTrainedTokenizerFast = tokenizer
     return made
