@@ -29,6 +29,10 @@ class PretrainingSource(SourceRecipe):
     exclude_ids: str | None = None
     """A file of document ids, one a line, that are left out: source articles of test queries."""
 
+    collection: str | None = None
+    """The collection of ``evaluation/splits.py`` that it holds (``medquad``, ``ontology``): what is frozen
+    there as test or validation is left out. null: told by ``name``, else by the reader."""
+
     sentences: bool = False
     """For code systems and ontologies: sentences about each entry instead of its text."""
 
@@ -67,6 +71,10 @@ class DataRecipe(Section):
 
     minimum_characters: int = Field(default=20, ge=1)
     """Shorter documents are left out and counted."""
+
+    exclude_names: str | None = None
+    """A file of names, one a line: held-out questions. Codes and terms that are called so, in any source with
+    ``sentences`` and in the lexicon, are left out: other code systems have the same names for them."""
 
     near_duplicates: Annotated[DuplicatesRecipe | None, BeforeValidator(_none_means_absent)] = (
         DuplicatesRecipe()
