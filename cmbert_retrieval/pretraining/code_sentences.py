@@ -102,12 +102,14 @@ def tree_of(documents: Iterable[Document]) -> dict[str, Above]:
 
 def terms_of(document: Document) -> list[str]:
     """Return the other names of a code or a term, as its reader or its file has them."""
-    given: list[str] = []
+    found: dict[str, str] = {}
     for key in ("terms", "synonyms"):
-        values = document.metadata.get(key) or ()
+        values = document.metadata.get(key)
         if isinstance(values, list | tuple):
-            given += [value.strip() for value in values if isinstance(value, str) and value.strip()]
-    return official_names(document.title, given)[1:]
+            given = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+            for name in official_names(document.title, given)[1:]:
+                found.setdefault(name.casefold(), name)
+    return list(found.values())
 
 
 def names_of(document: Document) -> list[str]:

@@ -1,8 +1,8 @@
 """Documents that are there twice: by a hash of their text where they are equal, by MinHash where nearly so.
 
 Signatures, and how they are cut into bands, are ``datasketch``'s. The index of bands is not: its dictionary
-of sets takes PENDING a document. Here the bands of all documents are columns of numbers, and only documents
-that share a band with another one are looked at one by one; that finds what the dictionary finds.
+of sets takes 4,600 bytes a document. Here the bands of all documents are columns of numbers, and only
+documents that share a band with another one are looked at one by one; that finds what the dictionary finds.
 """
 
 from __future__ import annotations
@@ -113,8 +113,9 @@ def judge(shards: Sequence[Sequence[TextShard]], similarity: float | None) -> li
     Of documents that are alike, the first stays, in the order of sources, shards and rows; of those like an
     excluded one, none does.
 
-    Memory: 25 bytes a document, and 8 more for each band with near-duplicates (16 of them at the defaults, so
-    PENDING in all); of documents that share a band with another one, the signature, too (512 bytes).
+    Memory: 280 bytes a document, measured with a million of which one in fifteen was a near-duplicate: 8 for
+    each of the 14 bands, as many while they are compared, and the signature (512 bytes) of those that share
+    a band with another one. The shards themselves are mapped, not read into memory.
 
     Args:
         shards: of each source.
