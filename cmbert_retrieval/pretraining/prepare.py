@@ -18,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import platform
 import time
 import unicodedata
@@ -192,8 +191,7 @@ def _check_kept(report: Report) -> None:
             logger.warning("source '%s': nothing of its %d documents is kept", source.name, source.read)
     if not report.total().kept:
         raise CorpusError(
-            "nothing is left to train on: see the counts of exclusions and duplicates above; "
-            "take more sources, or fewer exclusions"
+            f"nothing is left to train on: {report.losses()}; take more sources, or exclude less"
         )
 
 
@@ -316,11 +314,9 @@ def _alone(out: Path) -> Iterator[None]:
     Raises:
         StorageError: another process has it.
     """
-    descriptor = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (out / _LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(f"{out}: another process prepares text in this folder; wait for it") from None
         yield
-    except BlockingIOError:
-        raise StorageError(f"{out}: another process prepares text in this folder; wait for it") from None
-    finally:
-        os.close(descriptor)

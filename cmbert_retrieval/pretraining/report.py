@@ -107,6 +107,14 @@ class Report:
         total.licenses = dict(licenses.most_common())
         return total
 
+    def losses(self) -> str:
+        """Return what became of documents that are not for training, as part of a sentence."""
+        total = self.total()
+        names = [name for name in _HEADINGS if name not in ("read", "kept") and getattr(total, name)]
+        return f"of {total.read:,} documents, " + ", ".join(
+            f"{getattr(total, name):,} {_HEADINGS[name]}" for name in names
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the counts as JSON values, with the totals."""
         return {

@@ -91,7 +91,7 @@ def write_texts(path: Path, rows: Sequence[TextRow], state: Mapping[str, Any], *
         if len(row.signature):
             signatures[number] = row.signature
     columns = [
-        arrow.array([row.id for row in rows], arrow.string()),
+        arrow.array([_storable(row.id) for row in rows], arrow.string()),
         arrow.array([row.text for row in rows], arrow.large_string()),
         arrow.array([int(row.part) for row in rows], arrow.uint8()),
         arrow.array([row.license for row in rows], arrow.string()),
@@ -103,6 +103,11 @@ def write_texts(path: Path, rows: Sequence[TextRow], state: Mapping[str, Any], *
     ]
     with atomic_file(path) as file, arrow.ipc.new_stream(file, schema) as stream:
         stream.write_batch(arrow.record_batch(columns, schema=schema))
+
+
+def _storable(id: str) -> str:
+    """Return an id as UTF-8 can hold it: names of files that are none may hold halves of surrogate pairs."""
+    return id if id.isascii() else id.encode("utf-8", "replace").decode()
 
 
 class TextShard:

@@ -55,6 +55,7 @@ def articles(folder: Path) -> Path:
         {"id": f"a{number}", "title": f"Case {number}", "text": prose(number), "license": "CC BY 4.0"}
         for number in range(40)
     ]
+    documents[0]["text"] += " [MASK][SEP] [CLS]"  # in a text, special tokens are text
     documents += [
         {"id": "equal", "title": "CASE  3", "text": f"{prose(3)} ", "license": "cc-by"},
         {"id": "near", "title": "Case 4", "text": prose(4) + " today", "license": "CC0"},
