@@ -19,6 +19,7 @@ from cmbert_retrieval.pretraining.frozen import FrozenSplit
 from cmbert_retrieval.pretraining.recipe import DataRecipe, PretrainingSource
 from cmbert_retrieval.pretraining.report import PROBLEMS
 from cmbert_retrieval.pretraining.texts import Part
+from cmbert_retrieval.pretraining.words import lower_words, singular
 from cmbert_retrieval.types import Document
 
 _LOOKED_AT = 100
@@ -64,7 +65,7 @@ class OpenSource:
         Args:
             recipe: of the source.
             held_out: share of its documents that are kept for measuring.
-            names: in lower case; what is called so is left out where sentences are made of it.
+            names: folded; what is called so is left out where sentences are made of it.
 
         Raises:
             ConfigError: the reader, an option, a licence or the collection is not known, or the file of
@@ -197,11 +198,16 @@ def open_lexicon(recipe: DataRecipe) -> list[OpenSource]:
 
 def _names(recipe: DataRecipe) -> frozenset[str]:
     path = recipe.exclude_names
-    return frozenset() if path is None else frozenset(map(_folded, read_lines(path, "data.exclude_names")))
+    return (
+        frozenset()
+        if path is None
+        else frozenset(map(_folded, read_lines(path, "data.exclude_names"))) - {""}
+    )
 
 
 def _folded(name: str) -> str:
-    return " ".join(name.casefold().split())
+    """Return a name without case, plural and signs, as the lexicon sees it."""
+    return " ".join(map(singular, lower_words(name)))
 
 
 def _first_document(corpus: Corpus, name: str) -> Document:

@@ -26,6 +26,7 @@ from cmbert_retrieval.storage import fsync_file, fsync_folder, writing
 LEXICON, SALIENCE = "lexicon.npy", "salience.npy"
 
 _TOKENIZED_AT_ONCE = 64
+_BORDER = "\0"
 _LARGEST_TABLE = 2_000_000
 
 
@@ -155,10 +156,16 @@ class TokenTool:
             some = rows[start : start + _TOKENIZED_AT_ONCE].tolist()
             texts = [shard.text(row) for row in some]
             encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-            for row, text, encoding in zip(some, texts, encodings, strict=True):
-                offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-                weights = self.weigher.weigh(text, offsets)
+            offsets = [np.array(one.offsets, dtype=np.int64).reshape(-1, 2) for one in encodings]
+            for row, encoding, weights in zip(some, encodings, self._weigh(texts, offsets), strict=True):
                 yield TokenDocument(shard.id(row), source, np.array(encoding.ids, dtype=np.int64), weights)
+
+    def _weigh(self, texts: list[str], offsets: list[NDArray[np.int64]]) -> list[NDArray[np.uint8]]:
+        """Weigh texts as one, in which no word and no term crosses a border: twice as fast for short ones."""
+        starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in texts[:-1])])
+        shifted = [part + start for part, start in zip(offsets, starts.tolist(), strict=True)]
+        weights = self.weigher.weigh(_BORDER.join(texts), np.concatenate(shifted))
+        return np.split(weights, np.cumsum([len(part) for part in offsets])[:-1])
 
 
 def _write(tool: TokenTool, task: TokenTask) -> int:

@@ -38,6 +38,7 @@ from cmbert_retrieval.pretraining.report import Report  # noqa: E402
 from cmbert_retrieval.pretraining.salience import Salience  # noqa: E402
 from cmbert_retrieval.pretraining.shards import TokenShards  # noqa: E402
 from cmbert_retrieval.pretraining.texts import TextShard  # noqa: E402
+from cmbert_retrieval.pretraining.tokenising import TokenTool  # noqa: E402
 from cmbert_retrieval.pretraining.weights import LEVEL_MASK, TERM  # noqa: E402
 
 pytestmark = pytest.mark.slow  # transformers
@@ -218,6 +219,20 @@ def test_titles_stand_over_texts_and_lines_of_notes_stay(prepared: tuple[Path, R
     assert texts["a1"] == f"Case 1\n\n{prose(1)}"
     number = next(n for n in range(20) if f"n{n}" in texts)
     assert texts[f"n{number}"] == f"Name: ___\n\nCourse: {prose(100 + number)}"
+
+
+def test_weights_are_those_of_each_text_by_itself(prepared: tuple[Path, Report]) -> None:
+    out, _ = prepared
+    tool = TokenTool.open(out, boost=2.0, strength=0.25)
+    by_tokens = {}
+    for text in texts_of(out).values():
+        encoding = tool.tokenizer.encode(text, add_special_tokens=False)
+        by_tokens[tuple(encoding.ids)] = tool.weigher.weigh(text, np.array(encoding.offsets)).tolist()
+    shards = token_shards(out, "train")
+    for number in range(len(shards)):
+        ids, weights = shards.document(number)
+        assert weights.tolist() == by_tokens[tuple(ids.tolist())]
+    assert len({weight for weights in by_tokens.values() for weight in weights}) > 10
 
 
 def test_placeholders_have_no_weight_and_terms_are_marked(prepared: tuple[Path, Report]) -> None:
