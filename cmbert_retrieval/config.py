@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.recipe_files import Section, did_you_mean, overridden, read_yaml, validated
+from cmbert_retrieval.recipe_files import (
+    Section,
+    absolute_path,
+    did_you_mean,
+    overridden,
+    read_yaml,
+    validated,
+)
 
 ColumnType = Literal["text", "integer", "number", "boolean", "date"]
 
@@ -143,7 +150,7 @@ class IndexRecipe(Section):
     """How long documents become rows. ``none``: the whole text is one row, truncated by the encoder."""
 
     columns: dict[str, ColumnType] | None = None
-    """Metadata to filter on: name -> type. null: those that the reader declares."""
+    """Metadata to filter on: name -> type, beside what the reader declares. ``{}``: nothing at all."""
 
     vectors: VectorsRecipe = VectorsRecipe()
     """How vectors are kept."""
@@ -194,7 +201,7 @@ class IndexRecipe(Section):
         safe_stem = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem)
         values = {
             "name": name or safe_stem.strip("-")[:100] or reader,
-            "source": {"reader": reader, "path": _source_path(str(path), Path.cwd(), reader)},
+            "source": {"reader": reader, "path": source_path(str(path), Path.cwd(), reader)},
         }
         prepare = partial(_with_absolute_paths, folder=Path.cwd(), reader=reader)
         return validated(cls, overridden(values, overrides, prepare=prepare), f"--from {reader}:{path}")
@@ -241,10 +248,11 @@ def _reader_of(values: Mapping[str, Any]) -> str:
     return str(source.get("reader", "")) if isinstance(source, Mapping) else ""
 
 
-def _source_path(path: str, folder: Path, reader: str) -> str:
+def source_path(path: str, folder: Path, reader: str) -> str:
+    """Return the path of a source as it is opened: absolute, but for a hub id."""
     if reader == "datasets" and not path.startswith((".", "~", "/")) and not (folder / path).exists():
         return path  # a hub id
-    return _absolute(path, folder)
+    return absolute_path(path, folder)
 
 
 def _with_absolute_paths(values: Mapping[str, Any], *, folder: Path, reader: str = "") -> dict[str, Any]:
@@ -260,9 +268,9 @@ def _with_absolute_paths(values: Mapping[str, Any], *, folder: Path, reader: str
             text = part[key]
             # A model without a leading dot, tilde or slash is a hub id or a bundled name.
             if key == "path":
-                values[section] = {**part, key: _source_path(text, folder, reader)}
+                values[section] = {**part, key: source_path(text, folder, reader)}
             elif text.startswith((".", "~", "/")):
-                values[section] = {**part, key: _absolute(text, folder)}
+                values[section] = {**part, key: absolute_path(text, folder)}
     return values
 
 
@@ -278,13 +286,6 @@ def _find(recipe: str | Path) -> Path:
         f"no bundled recipe '{recipe}'{did_you_mean(str(recipe), bundled_recipes())}; there is "
         f"{_listed(bundled_recipes())}, or give the path of a .yaml file"
     )
-
-
-def _absolute(path: str, folder: Path) -> str:
-    try:
-        return str((folder / Path(path).expanduser()).resolve()) if path else ""
-    except RuntimeError as error:  # a "~name" of nobody
-        raise ConfigError(f"path '{path}': {str(error).lower()}") from error
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -121,6 +121,12 @@ def _find_index(name: str | Path, revision: str | None, hub: Hub) -> str | Path 
         raise ConfigError(f"'{name}': no such folder{hint}, no bundled recipe, and {error}") from error
 
 
+def may_be_index(name: str | Path) -> bool:
+    """Tell whether something of that name is here, or could be on the hub."""
+    path = Path(name).expanduser()
+    return _is_dir(path) or _is_file(path) or is_bundled(name) or is_hub_id(name)
+
+
 def is_bundled(name: str | Path) -> bool:
     """Tell whether a recipe of that name comes with the package, without loading what reads recipes."""
     text = str(name)

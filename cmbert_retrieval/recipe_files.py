@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -98,6 +99,18 @@ def did_you_mean(given: str, known: Sequence[str]) -> str:
     return f"; did you mean '{similar[0]}'?" if similar else ""
 
 
+def absolute_path(path: str, folder: Path) -> str:
+    """Return a path that is relative to ``folder`` as an absolute one; "" stays "".
+
+    Raises:
+        ConfigError: it begins with the home of somebody who is not there.
+    """
+    try:
+        return str((folder / Path(path).expanduser()).resolve()) if path else ""
+    except RuntimeError as error:  # a "~name" of nobody
+        raise ConfigError(f"path '{path}': {str(error).lower()}") from error
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; here they are an error."""
 
@@ -129,6 +142,14 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
+
+_TYPES_ELSEWHERE = {
+    **dict.fromkeys(("string", "str", "keyword", "varchar", "char", "category"), "text"),
+    **dict.fromkeys(("int", "long", "bigint"), "integer"),
+    **dict.fromkeys(("float", "double", "real", "numeric", "decimal"), "number"),
+    **dict.fromkeys(("bool", "flag"), "boolean"),
+    **dict.fromkeys(("datetime", "timestamp", "time"), "date"),
+}
 
 _EXPECTED = {
     "string_type": "text",
@@ -165,7 +186,19 @@ def _problem(model: type[Section], found: dict[str, Any]) -> str:
     if kind == "invalid_key":
         return f"the key {_shown(parts[-1])} is no text; put it in quotes"
     expected = _EXPECTED.get(kind, str(found["msg"])).format(**details)
+    if kind == "literal_error" and isinstance(value, str):
+        return f"'{dotted}' is {value[:60]!r}; expected {expected}{_meant(value, expected)}"
     return f"'{dotted}' is {_shown(value)}; expected {expected}"
+
+
+def _meant(value: str, expected: str) -> str:
+    """Return the hint for one of some words; other languages call the types of columns otherwise."""
+    words = re.findall(r"'([^']+)'", expected)
+    other = _TYPES_ELSEWHERE.get(value.lower(), "")
+    if other in words:
+        return f"; here it is called '{other}'"
+    close = difflib.get_close_matches(value.lower(), words, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _known_keys(model: type[Section], prefix: str = "") -> list[str]:

@@ -73,7 +73,7 @@ def write_obo(path: Path, terms: Iterable[tuple[str, str, str, str]]) -> Path:
     return path
 
 
-def recipe(sources: list[dict[str, Any]], **data: Any) -> PretrainRecipe:
+def recipe(sources: dict[str, dict[str, Any]], **data: Any) -> PretrainRecipe:
     """Return a recipe of these sources, with a tokenizer of 300 entries."""
     values = {"tokenizer": {"vocabulary": 300}, "held_out": 0.2, **data, "sources": sources}
     return PretrainRecipe.model_validate({"name": "test", "data": values, "phases": [{"tokens": 1000}]})

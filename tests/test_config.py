@@ -120,7 +120,10 @@ def test_a_dense_search_without_encoder_is_refused(tmp_path: Path) -> None:
         ("name: 7", "'name' is 7 (whole number); expected text"),
         ("name: ../x", "'name' is '../x' (text); expected text of the form ^[A-Za-z0-9][A-Za-z0-9._-]*$"),
         ("search: {dense_weight: .nan}", "'search.dense_weight' is nan (number); expected at most 1"),
-        ("search: {mode: dens}", "'search.mode' is 'dens' (text); expected 'hybrid', 'dense' or 'lexical'"),
+        (
+            "search: {mode: dens}",
+            "'search.mode' is 'dens'; expected 'hybrid', 'dense' or 'lexical'; did you mean 'dense'?",
+        ),
         ("vectors: Flat", "'vectors' is 'Flat' (text); expected a mapping of keys"),
         (
             "lexical: {analyser: ''}",
@@ -128,7 +131,22 @@ def test_a_dense_search_without_encoder_is_refused(tmp_path: Path) -> None:
         ),
         (
             "columns: {year: int}",
-            "'columns.year' is 'int' (text); expected 'text', 'integer', 'number', 'boolean' or 'date'",
+            "'columns.year' is 'int'; expected 'text', 'integer', 'number', 'boolean' or 'date'; "
+            "here it is called 'integer'",
+        ),
+        (
+            "columns: {dept: string}",
+            "'columns.dept' is 'string'; expected 'text', 'integer', 'number', 'boolean' or 'date'; "
+            "here it is called 'text'",
+        ),
+        (
+            "columns: {dept: texxt}",
+            "'columns.dept' is 'texxt'; expected 'text', 'integer', 'number', 'boolean' or 'date'; "
+            "did you mean 'text'?",
+        ),
+        (
+            "columns: {dept: zzz}",
+            "'columns.dept' is 'zzz'; expected 'text', 'integer', 'number', 'boolean' or 'date'",
         ),
         ("vectors: {}\nvectors: {}", "not valid YAML in line 3 (the key 'vectors' is there twice)"),
         ("a: [", "not valid YAML in line 3 (expected the node content, but found '<stream end>')"),

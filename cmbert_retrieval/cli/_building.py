@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmbert_retrieval.cli._output import ProgressBar, print_json
+from cmbert_retrieval.errors import ConfigError
 
 if TYPE_CHECKING:
     from cmbert_retrieval.indexes.report import Report
+
+
+ReaderSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="source.options.NAME=VALUE",
+        help="An option of the reader (all: cmbert corpus readers). May be repeated.",
+    ),
+]
 
 
 class BuildProgress:
@@ -78,6 +89,26 @@ def split_source(source: str) -> tuple[str, str]:
     if source in READERS and not Path(source).exists():
         return source, ""
     return guess_reader(source), source
+
+
+def reader_options(settings: list[str] | None) -> dict[str, Any]:
+    """Return the options of a reader that ``--set source.options.NAME=VALUE`` gives.
+
+    Raises:
+        ConfigError: a setting is about something else, or cannot be read.
+    """
+    from cmbert_retrieval.recipe_files import overridden
+
+    for setting in settings or ():
+        if setting.partition("=")[0].strip().split(".")[:2] != ["source", "options"]:
+            raise ConfigError(
+                f"--set {setting}: here only options of the reader can be set, as in --set "
+                "source.options.id=COLUMN; 'cmbert corpus readers' lists them"
+            )
+    options = overridden({}, settings or ()).get("source", {}).get("options", {})
+    if not isinstance(options, dict):
+        raise ConfigError("--set source.options: expected a mapping, as in source.options={id: COLUMN}")
+    return options
 
 
 def print_report(report: Report, root: Path, *, as_json: bool, done: str = "added") -> None:

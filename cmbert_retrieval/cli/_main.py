@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, TextIO
@@ -16,14 +17,21 @@ from cmbert_retrieval.cli._output import clean
 from cmbert_retrieval.errors import CmbertError
 
 COMMANDS = {
-    "search": ("Search an index.", "search:search"),
+    "search": ("Search an index by words and by meaning.", "search:search"),
     "codes": ("Find codes for what people write, and show codes in their tree.", "codes:app"),
-    "corpus": ("Fetch a corpus, tell what is in one, write it in another format.", "corpus:app"),
-    "index": ("Build an index, add to it, delete from it, check it.", "index:app"),
-    "eval": ("Measure how well things are found, and compare with what is expected.", "eval:app"),
+    "corpus": (
+        "Fetch a corpus, tell what is in one, convert it; list the readers.",
+        "corpus:app",
+    ),
+    "index": ("Build an index, add to it, update it, delete from it, check it.", "index:app"),
+    "eval": (
+        "Measure how well searching finds what it should.",
+        "eval:app",
+    ),
+    "pretrain": ("Pretrain a ModernBERT with token-aware masking.", "pretrain:app"),
     "export": ("Turn an encoder into the ONNX folder that runs without torch.", "export:export"),
     "demo": ("Build the ICD-10-CM index and answer five questions with it.", "demo:demo"),
-    "env": ("Say what this machine and this installation have.", "env:env"),
+    "env": ("Show versions, processor, GPUs and caches: for a bug report.", "env:env"),
 }
 """Command -> (what ``--help`` says of it, where it lives in this package)."""
 
@@ -70,7 +78,12 @@ def _options(
 ) -> None:
     """Search biomedical literature, clinical notes and code systems by words and by meaning.
 
-    Results go to stdout, everything else to stderr. --debug, --quiet and --verbose may stand anywhere.
+    To begin:       cmbert codes "heart attack"
+    Your own texts: cmbert index build --from READER:PATH --out my-index
+    and then:       cmbert search my-index "your question"
+
+    Results go to stdout, everything else to stderr.
+    --debug, --quiet and --verbose may stand anywhere.
     """
     if debug:
         _configure_logging(logging.DEBUG)
@@ -142,7 +155,17 @@ def _report_usage(error: Exception) -> int:
         return code
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
-    return _say(f"{error.format_message()}{hint}", code=code)  # type: ignore[attr-defined]
+    message = str(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    return _say(f"{_PYDANTIC.sub(_in_plain_words, message)}{hint}", code=code)
+
+
+_PYDANTIC = re.compile(r"Value error, |Input should be a valid (\w+)(?:, .*)?")
+"""Typer passes on what pydantic, which reads the values for it, says to programmers."""
+
+
+def _in_plain_words(found: re.Match[str]) -> str:
+    kind = found[1]
+    return f"expected {'a whole number' if kind == 'integer' else f'a {kind}'}" if kind else ""
 
 
 def _os_error_line(error: OSError) -> str:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=falls_through_to("search"),
     no_args_is_help=True,
-    help="Find codes for what people write, and show codes in their tree.",
+    help="Find codes for what people write, and show codes in their tree.\n\n"
+    "'cmbert codes QUERY' is short for 'cmbert codes search QUERY'.\nIts options: cmbert codes search --help",
 )
 
 SYSTEM = "icd10cm"
@@ -96,10 +97,15 @@ def search(
             raise _no_code(query, searcher)
         hits = searcher.search(query, k, mode=mode.value if mode else None, filter=where)
         name = searcher.retriever.manifest.recipe["name"]
+        far = bool(hits) and mode is not Mode.dense and searcher.by_meaning_only(query)
     if as_json:
         print_json([hit_json(hit) for hit in hits])
+    else:
+        print_codes(hits)
+    if far:
+        typer.echo("no name of a code has a word of this: these are only the nearest by meaning", err=True)
+    if as_json:
         return
-    print_codes(hits)
     if not hits:
         typer.echo(f"nothing found in {name}", err=True)
     elif is_terminal():

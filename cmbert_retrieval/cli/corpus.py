@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbert_retrieval.cli._building import plural, split_source
+from cmbert_retrieval.cli._building import ReaderSettings, plural, reader_options, split_source
 from cmbert_retrieval.cli._output import ProgressBar, print_json, print_table
 from cmbert_retrieval.errors import ConfigError
 
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
     from cmbert_retrieval.corpora.fetch import FetchReport
 
 app = typer.Typer(
-    no_args_is_help=True, help="Fetch a corpus, tell what is in one, write it in another format."
+    no_args_is_help=True,
+    help="Fetch a corpus, tell what is in one, convert it; list the readers.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CorpusAt = Annotated[
     str,
-    typer.Argument(metavar="READER:PATH", help="What to read: pmc:DIR, jsonl:FILE, ...", show_default=False),
+    typer.Argument(
+        metavar="READER:PATH",
+        help="What to read: pmc:DIR, jsonl:FILE, ... (all: cmbert corpus readers)",
+        show_default=False,
+    ),
 ]
 
 
@@ -63,18 +69,22 @@ class _FetchProgress:
 
 @app.command()
 def fetch(
-    publisher: Annotated[Publisher, typer.Argument(help="Whose corpus.", show_default=False)],
+    publisher: Annotated[Publisher, typer.Argument(help="Whose corpus to fetch.", show_default=False)],
     *,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where to put it.", show_default=False)],
     ids: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="pmc: these PMCIDs, one a line; PMC123.1 is a version, # a comment."
+            metavar="FILE",
+            help="Of pmc, the articles that a file names, one a line: PMC123 (newest version) or PMC123.1.",
         ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="What came or changed since 2026-01-31; pubmed: update files."),
+        typer.Option(
+            metavar="DATE",
+            help="What came or changed on a day (2026-01-31) or later; of pubmed, its update files.",
+        ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All there is: hundreds of gigabytes of pmc, tens of pubmed.")
@@ -82,20 +92,24 @@ def fetch(
     licenses: Annotated[
         str | None,
         typer.Option(
-            "--license", metavar="NAMES", help="pmc: only these, as in CC0,CC-BY; all when left out."
+            "--license",
+            metavar="NAMES",
+            help="Of pmc, only articles under these: CC0,CC-BY. (default: under any)",
         ),
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="A mirror, over https, instead of the publisher.")
     ] = None,
     connections: Annotated[int, typer.Option(help="How many files at a time.")] = 4,
-    timeout: Annotated[float, typer.Option(help="Seconds for an answer to begin, and to go on.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for an answer, and for each of its parts.")
+    ] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Fetch articles of PMC or records of PubMed from their publisher: what --ids, --since or --all say.
+    """Fetch articles of PMC or records of PubMed from their publisher: those of --ids, --since or --all.
 
-    Stopped, killed or cut, it goes on where it was: run it again. What is there already and as published is
-    not fetched again.
+    Stopped or killed, it goes on where it was when it is run again.
+    What is there already and has not changed is not fetched again.
     """
     if sum((ids is not None, since is not None, everything)) != 1:
         raise typer.BadParameter("say what to fetch: exactly one of --ids FILE, --since DATE and --all")
@@ -156,12 +170,50 @@ def _print_fetch(report: FetchReport, unit: str, *, as_json: bool) -> None:
 
 
 @app.command()
-def stats(source: CorpusAt, as_json: Json = False) -> None:
+def readers(
+    reader: Annotated[str | None, typer.Argument(help="Explain the options of this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what can be read (READER:PATH), and the options of each reader with their defaults."""
+    from cmbert_retrieval.corpora.describe import describe_reader, describe_readers
+
+    if reader is None:
+        found = describe_readers()
+        if as_json:
+            print_json(found)
+            return
+        shown = [", ".join(f"{it.name}={_typed(it.default)}" for it in one.options) for one in found]
+        rows = [(one.name, one.reads, options) for one, options in zip(found, shown, strict=True)]
+        print_table(["reader", "reads", "options"], rows)
+        typer.echo("what they mean: cmbert corpus readers READER", err=True)
+        return
+    one = describe_reader(reader)
+    if as_json:
+        print_json(one)
+        return
+    typer.echo(f"{one.name}: {one.reads} PATH: {one.path}", err=True)
+    print_table(
+        ["option", "default", "meaning"],
+        [(option.name, _typed(option.default), option.meaning) for option in one.options],
+    )
+    if one.options:
+        typer.echo("to set one: --set source.options.NAME=VALUE", err=True)
+
+
+def _typed(default: object) -> str:
+    """Return the default of an option as it would be typed behind ``--set NAME=``."""
+    if isinstance(default, list | tuple):
+        return ",".join(map(str, default))
+    return str(default) if isinstance(default, str) and default else json.dumps(default)
+
+
+@app.command()
+def stats(source: CorpusAt, *, settings: ReaderSettings = None, as_json: Json = False) -> None:
     """Tell what is in a corpus: documents, words, sections, licences, years, and what cannot be read."""
     from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.corpora.stats import describe
 
-    corpus = open_corpus(*split_source(source))
+    corpus = open_corpus(*split_source(source), **reader_options(settings))
     with ProgressBar("reading", total=corpus.total(), unit="documents") as progress:
         found = describe(corpus, progress=progress)
     if as_json:
@@ -184,6 +236,7 @@ def convert(
             show_default=False,
         ),
     ],
+    settings: ReaderSettings = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first record that cannot be used.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -191,7 +244,7 @@ def convert(
     from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.corpora.convert import write_jsonl
 
-    corpus = open_corpus(*split_source(source))
+    corpus = open_corpus(*split_source(source), **reader_options(settings))
     with ProgressBar("writing", total=corpus.total(), unit="documents") as progress:
         done = write_jsonl(corpus, to, strict=strict, progress=progress)
     if as_json:
@@ -201,4 +254,9 @@ def convert(
         typer.echo(f"{problem}; skipped", err=True)
     if done.unusable > len(done.problems):
         typer.echo(f"... and {done.unusable - len(done.problems):,} more that cannot be used", err=True)
+    if done.deletions:
+        what = plural(done.deletions, "deletion")
+        typer.echo(
+            f"{what} not carried out: what came before stays in the file (an index drops it)", err=True
+        )
     typer.echo(f"{done.path}: {plural(done.documents, 'document')} written")

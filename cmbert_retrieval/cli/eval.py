@@ -25,10 +25,11 @@ class UnexpectedScoreError(CmbertError):
 
 @app.callback()
 def _group() -> None:
-    """Measure how well things are found.
+    """Measure how well searching finds what it should.
 
-    'cmbert eval SUITE' is short for 'cmbert eval run SUITE': a .yaml file, or 'smoke', which needs no data.
-    Options: cmbert eval run --help
+    'cmbert eval SUITE' is short for 'cmbert eval run SUITE'.
+    SUITE is a .yaml file, or smoke, which needs no data.
+    Its options: cmbert eval run --help
     """
 
 
@@ -46,19 +47,20 @@ def run(
         typer.Option(help="Where runs, values and results.json go. (default: eval-results/SUITE)"),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="This set, or this system. May be repeated.")
+        list[str] | None,
+        typer.Option("--only", help="Only this set, or this system, of the suite. May be repeated."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the suite: key=value. May be repeated.")
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Build the indexes anew: for who changes this library's code.")
+        bool, typer.Option("--fresh", help="Build the indexes anew, as after changes to this library's code.")
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Compare with the expected scores; end with 1 when one is missed.")
     ] = False,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Write the scores down as the expected ones.")
+        bool, typer.Option("--accept", help="Write the scores down as those to expect from now on.")
     ] = False,
     run_file: Annotated[
         Path | None, typer.Option("--run", help="Measure this TREC run instead of a suite.")
@@ -90,10 +92,16 @@ def run(
 @app.command()
 def report(
     expected: Annotated[
-        list[Path], typer.Argument(help="Files of expected scores, or folders of them.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Files of expected scores (eval/expected/*.yaml), or folders of them.", show_default=False
+        ),
     ],
     page: Annotated[
-        Path | None, typer.Option(help="Put the table into this page, between its two marks.")
+        Path | None,
+        typer.Option(
+            help="Put the table into this Markdown file, between its comments 'results: begin' and '... end'."
+        ),
     ] = None,
 ) -> None:
     """Print expected scores as a Markdown table, misses included."""

@@ -7,51 +7,65 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmbert_retrieval.cli._building import BuildProgress, print_report, split_source
+from cmbert_retrieval.cli._building import (
+    BuildProgress,
+    ReaderSettings,
+    print_report,
+    reader_options,
+    split_source,
+)
 from cmbert_retrieval.cli._output import print_json, print_table
-from cmbert_retrieval.errors import ConfigError, IndexCorruptError
+from cmbert_retrieval.errors import ConfigError, CorpusError, IndexCorruptError
 
 if TYPE_CHECKING:
     from cmbert_retrieval.encoders.base import Encoder
     from cmbert_retrieval.indexes.manifest import Manifest
 
-app = typer.Typer(no_args_is_help=True, help="Build an index, add to it, delete from it, check it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Build an index, add to it, update it, delete from it, check it."
+)
 
 IndexFolder = Annotated[Path, typer.Argument(help="The index's folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Strict = Annotated[bool, typer.Option(help="Stop at the first record that cannot be used.")]
-Restart = Annotated[bool, typer.Option(help="Throw away what an unfinished run did, and begin again.")]
+Restart = Annotated[bool, typer.Option(help="Throw away what an unfinished run stored, and begin again.")]
 Sources = Annotated[
     str | None,
     typer.Option(
         "--from",
         metavar="READER:PATH",
-        help="What to read: pmc:DIR, pubmed:DIR, notes:FILE, jsonl:FILE, beir:DIR, ... (all: README)",
+        help="What to read: pmc:DIR, notes:FILE, jsonl:FILE, ... (all: cmbert corpus readers)",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change the recipe: --set passages.stride=1. May be repeated."
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting: columns.year=integer (to filter on it), source.options.id=COLUMN (of the reader), "
+        "source.path=PATH, passages.stride=1, ... May be repeated.",
     ),
 ]
 
 
 @app.command()
 def build(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe file, or a bundled recipe's name.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file, or icd10cm; or leave it out and say --from.")
+    ] = None,
     *,
     source: Sources = None,
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     encoder: Annotated[
-        str | None, typer.Option(help="A folder or hub id; 'none' for words only. (default: the bundled one)")
+        str | None,
+        typer.Option(help="A folder or hub id; 'none' for words only. (default: all-MiniLM-L6-v2)"),
     ] = None,
     settings: Settings = None,
     strict: Strict = False,
     restart: Restart = False,
     as_json: Json = False,
 ) -> None:
-    """Build a new index out of a recipe or a source. Killed, it goes on where it stopped: run it again."""
+    """Build an index from READER:PATH or by a recipe. Killed, it goes on where it stopped: run it again."""
     from cmbert_retrieval.config import IndexRecipe, load_index_recipe
     from cmbert_retrieval.corpora import open_corpus
     from cmbert_retrieval.indexes.writer import IndexWriter
@@ -63,6 +77,11 @@ def build(
         raise typer.BadParameter("give either a recipe or --from READER:PATH")
     if recipe is not None:
         chosen = load_index_recipe(recipe, overrides=overrides)
+        path = chosen.source.path
+        if path and chosen.source.reader != "datasets" and not Path(path).exists():
+            raise CorpusError(
+                f"{recipe}: what it reads is not there ('{path}'); say where it is: --set source.path=PATH"
+            )
     else:
         chosen = IndexRecipe.for_corpus(*split_source(str(source)), overrides=overrides)
     corpus = open_corpus(chosen.source.reader, chosen.source.path, **chosen.source.options)
@@ -92,12 +111,19 @@ def _open_encoder(recipe: object) -> Encoder | None:
 def add(
     index: IndexFolder,
     source: Annotated[
-        str, typer.Option("--from", metavar="READER:PATH", help="What to add.", show_default=False)
+        str,
+        typer.Option(
+            "--from",
+            metavar="READER:PATH",
+            help="What to add, as for 'cmbert index build'.",
+            show_default=False,
+        ),
     ],
     encoder: Annotated[str | None, typer.Option(help="Another copy of the index's encoder.")] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to encode: cpu, cuda, mps. (default: the recipe's)")
     ] = None,
+    settings: ReaderSettings = None,
     strict: Strict = False,
     restart: Restart = False,
     as_json: Json = False,
@@ -107,7 +133,8 @@ def add(
     from cmbert_retrieval.indexes.writer import IndexWriter
 
     reader, path = split_source(source)
-    corpus = open_corpus(reader, path, **_source_options(index, reader))
+    options = {**_source_options(index, reader), **reader_options(settings)}
+    corpus = open_corpus(reader, path, **options)
     opened = _encoder_of(index, encoder, device=device, as_built=True)
     if encoder is not None and opened is None:
         raise ConfigError(f"{index} holds words only and takes no encoder; leave --encoder out")
@@ -115,7 +142,7 @@ def add(
         BuildProgress(encodes=opened is not None) as progress,
         IndexWriter(index, notify=progress) as writer,
     ):
-        report = writer.add(corpus, opened, strict=strict, restart=restart)
+        report = writer.add(corpus, opened, strict=strict, restart=restart, options=options)
     print_report(report, index, as_json=as_json)
 
 

@@ -35,8 +35,8 @@ class Mode(StrEnum):
 def search(
     index: Annotated[str, typer.Argument(help="The index: a folder, a bundled recipe's name or a hub id.")],
     words: Annotated[
-        list[str], typer.Argument(metavar="QUERY...", help="What to look for.", show_default=False)
-    ],
+        list[str] | None, typer.Argument(metavar="QUERY...", help="What to look for.", show_default=False)
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
     mode: Annotated[
         Mode | None,
@@ -58,8 +58,17 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search an index by words and by meaning."""
+    from cmbert_retrieval.opening import may_be_index
     from cmbert_retrieval.retriever import Retriever
 
+    if not may_be_index(index):
+        raise ConfigError(
+            f"'{index}': no such folder, no bundled recipe and no hub id (organisation/name); the index "
+            'comes first: cmbert search my-index "heart attack"; to make one: cmbert index build '
+            "--from READER:PATH --out my-index"
+        )
+    if not words:
+        raise typer.BadParameter(f"say what to look for, behind the index: cmbert search {index} QUERY")
     query = typed_query(words)
     opened = Retriever.from_pretrained(
         index, encoder=encoder, revision=revision, local_files_only=local_files_only

@@ -113,6 +113,12 @@ def _read(retriever: Retriever, phrases: Sequence[str], *, encoded: bool) -> lis
     ]
 
 
+def shares_words(retriever: Retriever, phrase: str) -> bool:
+    """Tell whether any name in the index has a word of a phrase, as it is or put into clinical words."""
+    (readings,) = _read(retriever, [phrase], encoded=False)
+    return any(len(retriever.reader.search_words(reading.text, 1)[1]) for reading in readings)
+
+
 class _Ranker:
     def __init__(self, retriever: Retriever, k: int, mode: str, where: Filter | None) -> None:
         self._reader = retriever.reader

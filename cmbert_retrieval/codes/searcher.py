@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from cmbert_retrieval.codes.ranking import RankedCode, rank_phrases
+from cmbert_retrieval.codes.ranking import RankedCode, rank_phrases, shares_words
 from cmbert_retrieval.codes.tree import code_from_document, extend, full_title
 from cmbert_retrieval.corpora.code_names import entry_texts, official_names
 from cmbert_retrieval.errors import ConfigError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # "I21.4", "i214", "S72.001A", "E11.-", "E1*"; the mark at the end says that all below is meant.
 _CODE = re.compile(r"\s*([A-Z][0-9A-Z])([0-9A-Z]?)(?:\.?([0-9A-Z]{1,4})|\.)?(-|\*)?\s*", re.IGNORECASE)
+_LONGEST_CODE = 64
 _LAST_OF_CATEGORY = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -88,7 +89,16 @@ class CodeSearcher:
         return found[0] if found else None
 
     def resolve(self, text: str) -> tuple[Code, str] | None:
-        """Return the code that ``text`` names, with its seventh character or ""; None if it names none."""
+        """Return the code that ``text`` names, with its seventh character or ""; None if it names none.
+
+        Codes of any system are found as published (``A0021``, ``001.0``, ``DOID:4``) and in capitals;
+        those of ICD-10-CM also without their dot, and with a seventh character.
+        """
+        typed = text.strip()
+        if typed and len(typed) <= _LONGEST_CODE and not any(map(str.isspace, typed)):
+            for name in dict.fromkeys((typed, typed.upper())):
+                if (document := self.retriever.get(name)) is not None:
+                    return code_from_document(document), ""
         match = _CODE.fullmatch(text)
         if match is None or not match[2]:
             return None
@@ -156,15 +166,16 @@ class CodeSearcher:
         complete = [hits or [] for hits in answers]
         return complete[0] if isinstance(query, str) else complete
 
+    def by_meaning_only(self, query: str) -> bool:
+        """Tell whether no name has a word of a phrase: what is found is then the nearest, however far off."""
+        return self._named(query, 1, None) is None and not shares_words(self.retriever, query)
+
     def _named(self, text: str, k: int, where: Filter | None) -> list[CodeHit] | None:
         """Return what ``text`` names as a code and what is below it, level by level; None for a phrase."""
-        match = _CODE.fullmatch(text)
-        if match is None:
-            return None
-        found = self.resolve(text)
+        match, found = _CODE.fullmatch(text), self.resolve(text)
         if found is not None:
             tops, seventh = [found[0].code], found[1]
-        elif match[4] and not match[2]:
+        elif match is not None and match[4] and not match[2]:
             tops, seventh = [match[1].upper() + last for last in _LAST_OF_CATEGORY], ""
         else:
             return None

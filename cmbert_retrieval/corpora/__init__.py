@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +18,7 @@ from cmbert_retrieval.errors import ConfigError, CorpusError
 if TYPE_CHECKING:
     from cmbert_retrieval.corpora.base import Corpus
 
-__all__ = ["READERS", "guess_reader", "open_corpus"]
+__all__ = ["READERS", "guess_reader", "open_corpus", "reader_class"]
 
 READERS = {
     "beir": "beir:BeirCorpus",
@@ -52,11 +53,7 @@ def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
         ConfigError: the reader or one of the options is not known.
         CorpusError: nothing that this reader reads is there.
     """
-    if reader not in READERS:
-        hint = _did_you_mean(reader, READERS)
-        raise ConfigError(f"unknown reader '{reader}'; expected one of {', '.join(sorted(READERS))}{hint}")
-    module, _, name = READERS[reader].partition(":")
-    corpus_class = getattr(import_module(f"{__name__}.{module}"), name)
+    corpus_class = reader_class(reader)
     known = [key for key in inspect.signature(corpus_class).parameters if key != "path"]
     for key in options:
         if key not in known:
@@ -64,10 +61,31 @@ def open_corpus(reader: str, path: str | Path, **options: Any) -> Corpus:
             raise ConfigError(
                 f"reader '{reader}': unknown option '{key}'; {expected}{_did_you_mean(key, known)}"
             )
+    if (
+        not str(path)
+        and inspect.signature(corpus_class).parameters["path"].default is inspect.Parameter.empty
+    ):
+        raise CorpusError(
+            f"reader '{reader}': the path is missing; expected {reader}:PATH, or for a recipe: "
+            "--set source.path=PATH"
+        )
     largest = options.get("max_bytes", 1)
     if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
         raise ConfigError(f"reader '{reader}': max_bytes is {largest!r}, expected a whole number of bytes")
-    return cast("Corpus", corpus_class(path, **options))
+    return corpus_class(path, **options)
+
+
+def reader_class(reader: str) -> Callable[..., Corpus]:
+    """Return the class of a reader.
+
+    Raises:
+        ConfigError: the reader is not known.
+    """
+    if reader not in READERS:
+        hint = _did_you_mean(reader, READERS)
+        raise ConfigError(f"unknown reader '{reader}'; expected one of {', '.join(sorted(READERS))}{hint}")
+    module, _, name = READERS[reader].partition(":")
+    return cast("Callable[..., Corpus]", getattr(import_module(f"{__name__}.{module}"), name))
 
 
 _MIMIC_FILES = frozenset({"discharge.csv", "radiology.csv", "noteevents.csv"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def read_queries(path: str | Path) -> Iterator[Query]:
 def read_qrels(path: str | Path) -> Qrels:
     """Return relevance grades: query id -> document id -> grade.
 
-    Reads BEIR's three columns under a header (separated by tabs or commas) and TREC's four (query, iteration,
-    document, grade; separated by white space).
+    Reads BEIR's three columns (query, document, grade; separated by tabs or commas; under a header, which may
+    name another order, or under none) and TREC's four (query, iteration, document, grade; separated by white
+    space).
 
     Raises:
         CorpusError: a line is neither, a grade is no whole number, or a pair is judged twice and differently.
@@ -76,8 +78,10 @@ def read_qrels(path: str | Path) -> Qrels:
         if not text.strip():
             continue
         if places is None:
-            header = _header(text)
-            places, separator = header or (0, 2, 3), ("\t" if "\t" in text else ",") if header else None
+            is_bare = _is_bare(text)
+            header = None if is_bare else _header(text)
+            places = header or ((0, 1, 2) if is_bare else (0, 2, 3))
+            separator = None if places == (0, 2, 3) else "\t" if "\t" in text else ","
             if header:
                 continue
         parts = [part.strip() for part in text.split(separator)]
@@ -114,6 +118,14 @@ def _header(line: str) -> tuple[int, int, int] | None:
         if name.startswith(start)
     }
     return (found["query"], found["document"], found["grade"]) if len(found) == 3 else (0, 1, 2)
+
+
+def _is_bare(line: str) -> bool:
+    """Tell whether a first line is one of BEIR's three columns; not one of TREC's that lost its grade."""
+    parts = [part.strip() for part in line.split("\t" if "\t" in line else ",")]
+    if len(parts) != 3 or parts[1] in ("0", "Q0"):
+        return False
+    return re.fullmatch(r"-?\d{1,3}", parts[2]) is not None
 
 
 def _grade(text: str, place: str) -> int:

@@ -24,12 +24,14 @@ class Converted:
     Attributes:
         path: the file.
         documents: how many are in it.
+        deletions: documents that the corpus says are gone: only an index carries that out.
         unusable: records that were left out because they cannot be read.
         problems: why, for the first of them.
     """
 
     path: Path
     documents: int = 0
+    deletions: int = 0
     unusable: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -78,6 +80,9 @@ def _write(
     for record in corpus.records():
         if progress is not None:
             progress(1)
+        if record.deleted:
+            done.deletions += 1
+            continue
         if record.document is None:
             if strict:
                 raise CorpusError(str(record.problem))

@@ -75,10 +75,13 @@ class Fields:
         listed: Sequence[str] = self._metadata
         if isinstance(self._metadata, str):
             listed = () if self._metadata == "rest" else (self._metadata,)
-        title = () if self._title in ("", "title") else (self._title,)  # the default may be absent
-        for wanted in (self._ids, *((name,) for name in (self._text, *title, *listed))):
+        needed = [("id", self._ids), ("text", (self._text,))]
+        if self._title not in ("", "title"):  # the default may be absent
+            needed.append(("title", (self._title,)))
+        needed += [("metadata", (name,)) for name in listed]
+        for option, wanted in needed:
             if not any(name in names for name in wanted):
-                raise missing_column(wanted, names, where)
+                raise missing_column(wanted, names, where, option)
 
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Return which of a table's columns ``document`` looks at."""
@@ -181,20 +184,31 @@ def check_unique(names: Sequence[str], where: str) -> None:
             )
 
 
-def missing_column(wanted: Sequence[str], names: Sequence[str], where: str, advice: str = "") -> CorpusError:
-    """Return the error for a table without any of the ``wanted`` columns."""
+def missing_column(
+    wanted: Sequence[str], names: Sequence[str], where: str, option: str, *, guess: bool = True
+) -> CorpusError:
+    """Return the error for a table without any of the ``wanted`` columns.
+
+    Args:
+        wanted: the names that were looked for.
+        names: the table's columns.
+        where: the file.
+        option: the reader's option that names the column.
+        guess: whether the most similar name is offered; not for names that nobody typed.
+    """
+    advice = f"name it: --set source.options.{option}=COLUMN"
     given = [name for name in names[:_SHOWN_COLUMNS] if name]
     shown = ", ".join(given) or "none"
     if not all(_NAME.fullmatch(name) for name in given):
         # In a file without names, the first row is a record: nothing of it belongs into a message.
         shown = "some that look like no names; is the first row one of names?"
-        return CorpusError(f"{where}: no column {' or '.join(map(repr, wanted))}; there are {shown}{advice}")
+        return CorpusError(f"{where}: no column {' or '.join(map(repr, wanted))}; there are {shown} {advice}")
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     lower = {name.lower(): name for name in reversed(names[:_COMPARED_COLUMNS])}
-    close = difflib.get_close_matches(wanted[0].lower(), lower, n=1)
-    hint = f"; did you mean '{lower[close[0]]}'?" if close else advice
+    close = difflib.get_close_matches(wanted[0].lower(), lower, n=1) if guess else []
+    hint = f"did you mean '{lower[close[0]]}'? " if close else ""
     return CorpusError(
-        f"{where}: no column {' or '.join(repr(name) for name in wanted)}; there are: {shown}{more}{hint}"
+        f"{where}: no column {' or '.join(map(repr, wanted))}; there are: {shown}{more}; {hint}{advice}"
     )
 
 

@@ -184,6 +184,9 @@ class HcpcsCorpus(CodeFilesCorpus):
         }
         if places["code"] < 0 or max(places["long"], places["short"]) < 0:
             raise CorpusError(f"{self.path}: no columns of codes and descriptions; expected {self.expected}")
+        # The module's own bound is one for the whole process. Ours is kept below, so this one is only raised.
+        if csv.field_size_limit() < _MAX_CELL:
+            csv.field_size_limit(_MAX_CELL)
         # With tabs between them, cells need no quotes, and a quote belongs to the text.
         texts = self._texts(lines)
         if delimiter == "\t":

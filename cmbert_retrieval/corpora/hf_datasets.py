@@ -17,6 +17,7 @@ from cmbert_retrieval.corpora.files import (
     listing_source,
     too_large,
 )
+from cmbert_retrieval.corpora.hf_files import check_arrow_files, check_files
 from cmbert_retrieval.errors import ConfigError, CorpusError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -66,12 +67,13 @@ class DatasetsCorpus(Corpus):
             metadata: ``rest`` takes the column ``metadata`` if it holds objects, and every other column of
                 values or lists of values; a list takes these columns; any other word is the one column of
                 objects to take.
-            max_bytes: texts longer than this are a problem.
+            max_bytes: texts longer than this are a problem. A folder's JSON with longer lines than this and
+                64 MiB is refused, a larger JSON file that is not JSON lines, and CSV with longer cells.
 
         Raises:
             MissingExtraError: ``datasets`` is not installed.
-            CorpusError: there is no such dataset, split or column, or it is not cached and the hub not
-                reached.
+            CorpusError: there is no such dataset, split or column, it is not cached and the hub not reached,
+                or a file of a folder is damaged or nested too deeply.
             ConfigError: an option has a wrong value.
         """
         if importlib.util.find_spec("datasets") is None:
@@ -106,12 +108,18 @@ class DatasetsCorpus(Corpus):
                 found = datasets.load_from_disk(str(self._folder))
                 if not isinstance(found, datasets.DatasetDict):
                     found = {str(found.split or "all"): found}
+                for part in found.values():
+                    check_arrow_files(str(file["filename"]) for file in part.cache_files)
                 return {str(n): (part.to_iterable_dataset(), len(part)) for n, part in found.items()}, ""
             where = str(self._folder.resolve()) if self._folder is not None else self._given
             builder = datasets.load_dataset_builder(where, config or None, revision=revision or None)
+            if self._folder is not None:
+                check_files(builder, longest=max(self._max_bytes, MAX_BYTES))
             streams, told = builder.as_streaming_dataset(), builder.info.splits or {}
             splits = {n: (part, getattr(told.get(n), "num_examples", None)) for n, part in streams.items()}
             return splits, str(builder.hash or "")
+        except UnusableError as error:
+            raise CorpusError(f"'{self._given}' cannot be read ({error})") from None
         except Exception as error:  # the package lets through whatever the readers below it raise
             what = "cannot be opened"
             if self._folder is None:

@@ -64,6 +64,7 @@ class _Filed:
     """What is filed under one code."""
 
     paths: list[tuple[str, ...]] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     phrases: list[str] = field(default_factory=list)
     manifestations: list[str] = field(default_factory=list)
@@ -86,8 +87,9 @@ def index_entries(path: str | Path) -> Iterator[IndexEntry]:
 class Icd10cmIndexCorpus(CodeFilesCorpus):
     """The codes of the index, each with the phrases under which it is filed, in order of first mention.
 
-    Readable phrases ("abscess of scalp") are entries; the paths as printed ("Abscess, scalp") stand in the
-    metadata under ``names``. What refers to other terms only has no code and so no document.
+    Readable phrases ("abscess of scalp") are entries; the paths as printed, with their nonessential modifiers
+    ("Diabetes, diabetic (mellitus) (sugar)"), stand in the metadata under ``names`` and in the text. What
+    refers to other terms only has no code and so no document.
     """
 
     reader = "icd10cm_index"
@@ -139,13 +141,19 @@ class Icd10cmIndexCorpus(CodeFilesCorpus):
 
 def _file(filed: _Filed, entry: IndexEntry) -> None:
     filed.paths.append(entry.path)
-    filed.names.append(", ".join(entry.path) + (f": {entry.column}" if entry.column else ""))
+    column = f": {entry.column}" if entry.column else ""
+    filed.titles.append(", ".join(entry.path) + column)
+    filed.names.append(", ".join(map(_printed, entry.path, entry.modifiers)) + column)
     filed.phrases += phrases(entry.path, column=entry.column)
     filed.incomplete = filed.incomplete and entry.incomplete
     if entry.manifestation:
         filed.manifestations.append(entry.manifestation)
     if entry.column:
         filed.tables.append(entry.column)
+
+
+def _printed(step: str, modifiers: tuple[str, ...]) -> str:
+    return " ".join([step, *(f"({modifier})" for modifier in modifiers)])
 
 
 def _document(code: str, filed: _Filed, release: str) -> Document:
@@ -158,11 +166,11 @@ def _document(code: str, filed: _Filed, release: str) -> Document:
         facts["table_columns"] = distinct(filed.tables)
     return code_document(
         code,
-        filed.names[shortest],
+        filed.titles[shortest],
         {"system": "icd10cm", "license": "public domain", "release": release},
         kind="code",
         entries=found,
-        terms=[name for name in names if name != filed.names[shortest]],
+        terms=[name for name in names if name != filed.titles[shortest]],
         terms_label="Also under",
         facts=facts,
     )
@@ -191,7 +199,8 @@ def _main_term(main: Any, name: str, columns: Mapping[str, str]) -> Iterator[Ind
         path, modifiers = (*path, title), (*modifiers, modified)
         todo += [(below, path, modifiers) for below in reversed(element.findall("term"))]
         # An empty step, of a term that is nothing but a modifier, says nothing in a path.
-        kept = tuple(step for step in path if step)
+        steps = [(step, words) for step, words in zip(path, modifiers, strict=True) if step]
+        kept, kept_modifiers = tuple(step for step, _ in steps), tuple(words for _, words in steps)
         refers = {key: "; ".join(_texts(element, key)) for key in ("see", "seeAlso", "manif")}
         codes = [(text, "") for key in ("code", "subcat", "seecat") for text in _texts(element, key)]
         incomplete = not _texts(element, "code")
@@ -208,7 +217,7 @@ def _main_term(main: Any, name: str, columns: Mapping[str, str]) -> Iterator[Ind
             any_code = True
             yield IndexEntry(
                 kept,
-                modifiers,
+                kept_modifiers,
                 found["code"],
                 incomplete or bool(found["open"]),
                 column,
@@ -218,7 +227,7 @@ def _main_term(main: Any, name: str, columns: Mapping[str, str]) -> Iterator[Ind
                 where,
             )
         if not any_code and (refers["see"] or refers["seeAlso"]):
-            yield IndexEntry(kept, modifiers, see=refers["see"], see_also=refers["seeAlso"], where=where)
+            yield IndexEntry(kept, kept_modifiers, see=refers["see"], see_also=refers["seeAlso"], where=where)
 
 
 def _title(title: Any) -> tuple[str, tuple[str, ...]]:

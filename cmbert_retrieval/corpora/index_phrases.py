@@ -79,8 +79,9 @@ def phrases(path: Sequence[str], *, column: str = "") -> list[str]:
     if key in _NEOPLASMS:
         return [_neoplasm(_NEOPLASMS[key], steps[1:], is_malignant=key.startswith("malignant"))]
     if column:
-        patterns = [pattern for word, pattern in _POISONINGS.items() if word in key] or [f"{column}: {{}}"]
-        return distinct(patterns[0].format(_lowered(name)) for name in _substances(steps))
+        pattern = next((pattern for word, pattern in _POISONINGS.items() if word in key), "")
+        names = map(_lowered, _substances(steps))
+        return distinct(pattern.format(name) if pattern else f"{column}: {name}" for name in names)
     return distinct(_readings(steps))
 
 

@@ -250,13 +250,15 @@ def _authors(group: etree._Element, walker: TextWalker) -> list[str]:
 
 
 def _person(name: etree._Element, walker: TextWalker) -> str:
-    """Return "Family AB" out of ``name`` or ``string-name``; what has no such parts as it stands."""
+    """Return "Family AB Jr" out of ``name`` or ``string-name``; what has no such parts as it stands."""
     surname, given = next(name.iterchildren("surname"), None), next(name.iterchildren("given-names"), None)
+    suffix = next(name.iterchildren("suffix"), None)
     family = walker.flat(surname) if surname is not None else ""
     if not family:
         return walker.flat(name)
     letters = (given.get("initials") or initials(walker.flat(given))) if given is not None else ""
-    return f"{family} {letters}".strip()
+    last = walker.flat(suffix).rstrip(".") if suffix is not None else ""
+    return " ".join(filter(None, (family, letters, last)))
 
 
 def _group_name(collab: etree._Element, walker: TextWalker) -> str:

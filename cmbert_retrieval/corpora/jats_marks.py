@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _CITATION = re.compile(r"[\d\s,;.–—‑−-]+[a-z]?$")
 _MINUS = frozenset("-−–‑")
+_HREF = "{http://www.w3.org/1999/xlink}href"
+_NEAR = 40  # pieces of text: a bracket opened earlier is not that of a list of numbers
 _YEAR = re.compile(r"\d{4}[a-z]?$")
 
 
@@ -26,20 +28,57 @@ def bracketed(text: str, before: str) -> str:
     return f" [{text}]" if before and not before.isspace() else f"[{text}]"
 
 
-def may_cite(xref: etree._Element, before: str) -> bool:
-    """Tell whether a reference without brackets is a citation where it stands, if it is made of numbers."""
+def may_cite(xref: etree._Element, before: str, pieces: list[str]) -> bool:
+    """Tell whether a reference without brackets is a citation where it stands, if it is made of numbers.
+
+    Args:
+        xref: the reference.
+        before: the character before it.
+        pieces: the text before it.
+    """
     if not before or before in "[(":
         return False
     if before.isalpha() or before in ".)":
         return True
     if len(xref) == 1 and xref[0].tag == "sup" and not (xref.text or "").strip():
         return True
-    if before != ",":
+    if before != "," or _is_in_brackets(pieces):
         return False
     # "outcome,3,11 likely", but not "Smith 2001,2003", nor what is raised as a whole.
     parent = xref.getparent()
     whole = parent is not None and parent.tag == "sup"
     return not whole and _YEAR.match("".join(map(str, xref.itertext())).strip()) is None
+
+
+def _is_in_brackets(pieces: list[str]) -> bool:
+    """Tell whether a bracket is open at the end of a text, as in "[1,": its second number needs none."""
+    for piece in reversed(pieces[-_NEAR:]):
+        opened, closed = max(map(piece.rfind, "[(")), max(map(piece.rfind, "])"))
+        if opened != closed:
+            return opened > closed
+    return False
+
+
+def touches_another(xref: etree._Element) -> bool:
+    """Tell whether nothing stands between a reference and the one before it: "6" and "10" are not "610"."""
+    previous = xref.getprevious()
+    return previous is not None and previous.tag == "xref" and not previous.tail
+
+
+def shown_address(link: etree._Element) -> str:
+    """Return the address of a link without words, which readers see in their place."""
+    if len(link) or (link.text and not link.text.isspace()):
+        return ""
+    address = str(link.get(_HREF, ""))
+    return address if address.startswith(("http://", "https://", "ftp://")) else ""
+
+
+def raised_behind(sup: etree._Element) -> str:
+    """Return the text of a superscript right behind a superscript."""
+    following = sup.getnext() if not (sup.tail or "").strip() else None
+    if following is None or following.tag != "sup":
+        return ""
+    return "".join(map(str, following.itertext()))
 
 
 def is_raised_citation(sup: etree._Element, before: str) -> bool:

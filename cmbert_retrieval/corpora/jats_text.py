@@ -297,22 +297,23 @@ class TextWalker:
         if before not in "[(" and marks.is_raised_citation(element, before):
             self._cite(element, before)
             return
-        following = element.getnext() if not (element.tail or "").strip() else None
-        more = (
-            "".join(map(str, following.itertext()))
-            if following is not None and following.tag == "sup"
-            else ""
-        )
         text = self._raw(element)
-        self._out.append(marks.raised(text, before, more))
+        self._out.append(marks.raised(text, before, marks.raised_behind(element)))
 
     def _xref(self, element: etree._Element) -> None:
-        if element.get("ref-type") == "bibr" and marks.may_cite(element, before := self._before()):
-            self._cite(element, before)
-        elif len(element) == 0:
+        if element.get("ref-type") == "bibr":
+            if marks.may_cite(element, before := self._before(), self._out):
+                self._cite(element, before)
+                return
+            if before.isdigit() and marks.touches_another(element):
+                self._out.append(",")
+        if len(element) == 0:
             self._out.append(element.text or "")
         else:
             self._children(element)
+
+    def _link(self, element: etree._Element) -> None:
+        self._out.append(marks.shown_address(element) or self._raw(element))
 
     def _cite(self, element: etree._Element, before: str) -> None:
         # Walked once, whatever it is: elements within elements would otherwise be walked 2^depth times.
@@ -382,6 +383,7 @@ def _table_of_handlers() -> dict[object, _Handler]:
         (walker._tex, "tex-math"),
         (walker._superscript, "sup"),
         (walker._xref, "xref"),
+        (walker._link, "ext-link"),
         (walker._words, "name date element-citation contrib contrib-group institution-wrap related-object"),
         (walker._space, "break hr"),
         (walker._inline_label, "label td th entry"),

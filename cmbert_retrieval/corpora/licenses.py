@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ _PROSE = re.compile(
     re.IGNORECASE,
 )
 _CODE_IN_PROSE = re.compile(r"\bCC[ _-](BY(?:[ _-](?:NC|ND|SA))*)\b", re.IGNORECASE)
+KNOWN = ("CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-NC-ND", "other")
+"""Names of licences as one types them: a blank in place of the first hyphen means the same."""
 _PARTS = ("BY", "NC", "ND", "SA")
 
 
@@ -67,8 +70,11 @@ def license_set(licenses: Sequence[str] | str | None) -> frozenset[str] | None:
     for name in names:
         normal = normalize_license(name)
         if normal in ("", "other") and name.strip().lower() != "other":
+            close = difflib.get_close_matches(name.strip().upper().replace(" ", "-"), KNOWN, 1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
             raise ConfigError(
-                f"licenses: '{name.strip()}' is not known; expected names like 'CC BY', 'CC BY-NC', 'CC0'"
+                f"licence '{name.strip()}' is not known; expected one of {', '.join(KNOWN)}, or several with "
+                f"commas between{hint}"
             )
         found.add(normal)
     return frozenset(found)

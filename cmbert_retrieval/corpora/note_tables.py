@@ -122,8 +122,8 @@ class NoteTable:
                 return found[0]
         if option == "title" and not wanted:
             return ""
-        advice = "" if wanted else f"; name it: --set source.options.{option}=COLUMN"
-        raise missing_column((wanted,) if wanted else guesses[:2], self.names, self._where, advice)
+        looked_for = (wanted,) if wanted else guesses[:2]
+        raise missing_column(looked_for, self.names, self._where, option, guess=bool(wanted))
 
     def of_cells(self, cells: Sequence[str]) -> dict[str, Any]:
         """Return a row of text as values: empty cells are absent, numbers of MIMIC's are numbers."""

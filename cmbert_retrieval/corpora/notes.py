@@ -32,7 +32,11 @@ from cmbert_retrieval.types import Document, Section
 logger = logging.getLogger(__name__)
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_DETAIL = re.compile(r"(?:.*/)?(?:discharge|radiology)_detail\.csv(?:\.gz)?", re.IGNORECASE)
+_NO_NOTES = re.compile(
+    r"(?:.*/)?(?:(?:discharge|radiology)_detail\.csv(?:\.gz)?|(?:license|sha256sums|readme)\.txt)",
+    re.IGNORECASE,
+)
+"""Of MIMIC-IV-Note, and what PhysioNet puts beside the data of every set."""
 
 
 class NotesCorpus(Corpus):
@@ -43,7 +47,7 @@ class NotesCorpus(Corpus):
     columns to filter on: ``subject_id``, ``hadm_id``, ``note_type`` or ``category``, ``charttime`` or
     ``chartdate``, and ``iserror``. The ``*_detail`` files of MIMIC-IV-Note are left out: they tell name and
     value of single facts, hold no notes, and joining them would take either memory or an order that is not
-    promised.
+    promised. So are PhysioNet's ``LICENSE.txt``, ``SHA256SUMS.txt`` and ``README.txt`` in a folder.
 
     Each note has sections where headings are found (see ``note_sections``). Texts are as read, with their
     white space, line ends and ``___``.
@@ -119,7 +123,7 @@ class NotesCorpus(Corpus):
         names: list[str] = []
         others: list[str] = []
         for name in files_below(self.path):
-            (names if _kind(name) and not _DETAIL.fullmatch(name) else others).append(name)
+            (names if _kind(name) and not _NO_NOTES.fullmatch(name) else others).append(name)
         if not names:
             raise CorpusError(f"{self._given}: no .csv, .tsv, .parquet or .txt file in this folder")
         return names, others

@@ -12,13 +12,13 @@ from cmbert_retrieval.corpora.code_files import MAX_CODES, CodeFilesCorpus, Prob
 from cmbert_retrieval.corpora.fields import valid_id
 from cmbert_retrieval.corpora.files import UnusableError
 from cmbert_retrieval.corpora.obo import read_obo
-from cmbert_retrieval.corpora.obographs import read_obographs
+from cmbert_retrieval.corpora.obographs import Obographs
 from cmbert_retrieval.corpora.ontology_terms import SCOPES, OntologyHeader, OntologyTerm
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.types import Document
 
 MAX_JSON_BYTES = 512 * 2**20
-"""Unpacked size above which an obographs file is refused: it is held in memory, at a multiple of its size."""
+"""Unpacked size above which an obographs file is refused, as one that was packed to waste time."""
 
 
 class OntologyCorpus(CodeFilesCorpus):
@@ -73,20 +73,14 @@ class OntologyCorpus(CodeFilesCorpus):
         self._obsolete = obsolete
         self._max_bytes = max_bytes
 
-    def read(self) -> Iterator[OntologyHeader | OntologyTerm | Problem]:
-        """Yield the header and all terms as they stand in the file."""
-        if self._name.endswith(".obo"):
-            return read_obo(self.path)
-        return read_obographs(self.path, max_bytes=self._max_bytes)
-
     def _items(self) -> Iterator[Document | Problem]:
-        # An OBO file is read twice, in constant memory but for the tree; a JSON file is in memory anyhow.
+        # Read twice, in constant memory but for the tree: a term's children may stand behind it.
         is_flat = self._name.endswith(".obo")
-        held = [] if is_flat else list(self.read())
-        children = self._children(self.read() if is_flat else held)
+        graphs = Obographs(self.path, max_bytes=self._max_bytes)
+        children = self._children(read_obo(self.path) if is_flat else graphs)
         header = OntologyHeader()
         obsolete = nameless = others = 0
-        for item in self.read() if is_flat else held:
+        for item in read_obo(self.path) if is_flat else graphs:
             if isinstance(item, Problem):
                 yield item
             elif isinstance(item, OntologyHeader):

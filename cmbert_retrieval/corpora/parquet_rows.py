@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 256  # few: what a file counts as a byte (the same text in every row) may unpack to a megabyte
 _BUFFER_BYTES = 1 << 20
+_OUT_OF_BOUNDS = "a date or number out of bounds (after the year 9999?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +90,31 @@ def read_parquet(
 
 
 def _batches(file: ParquetFile, group: int, columns: list[str]) -> Iterator[RecordBatch]:
-    found = file.metadata.row_group(group)
-    wanted = set(columns)
-    size = 0
-    for number in range(found.num_columns):
-        column = found.column(number)
-        if column.path_in_schema.partition(".")[0] in wanted:
-            size += column.total_uncompressed_size
-    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * found.num_rows // max(size, 1)))
+    rows = _batch_rows(file, group, columns)
     yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+def _batch_rows(file: ParquetFile, group: int, columns: list[str]) -> int:
+    """Return how many rows of a row group are read at a time."""
+    found = file.metadata.row_group(group)
+    if 0 < found.total_byte_size * _BATCH_ROWS <= _BATCH_BYTES * found.num_rows:
+        return _BATCH_ROWS
+    # Where the metadata of a column are damaged, pyarrow ends the process when they are asked for, and raises
+    # an error when the column is read: begin with that.
+    next(file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False), None)
+    wanted, schema = set(columns), file.schema
+    numbers = (n for n in range(found.num_columns) if schema.column(n).path.partition(".")[0] in wanted)
+    size = sum(int(found.column(number).total_uncompressed_size) for number in numbers)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * int(found.num_rows) // max(size, 1)))
 
 
 def _values(batch: RecordBatch) -> Iterator[tuple[str, dict[str, Any] | None]]:
     try:
         rows = batch.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
-            yield "invalid UTF-8", None
+            is_text = isinstance(error, UnicodeDecodeError)
+            yield ("invalid UTF-8" if is_text else _OUT_OF_BOUNDS), None
             return
         for number in range(batch.num_rows):
             yield from _values(batch.slice(number, 1))

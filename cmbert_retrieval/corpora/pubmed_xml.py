@@ -270,10 +270,10 @@ class _Reader:
         lists["mesh_headings"].append("/".join([f"*{descriptor}" if is_major else descriptor, *qualifiers]))
 
     def _author(self, author: etree._Element) -> str:
-        """Return "Family AB", or the name of a group."""
+        """Return "Family AB", "Family AB Jr", or the name of a group."""
         if author.get("ValidYN") == "N":
             return ""  # a spelling that was corrected; the corrected one stands beside it
-        family = letters = ""
+        family = letters = suffix = ""
         given: etree._Element | None = None
         for part in author:
             tag = part.tag
@@ -283,12 +283,14 @@ class _Reader:
                 given = part
             elif tag == "Initials":
                 letters = self._text(part)
+            elif tag == "Suffix":
+                suffix = self._text(part).rstrip(".")
             elif tag == "CollectiveName":
                 return self._text(part).strip(" ,;:")
-        if family and letters:
-            return f"{family} {letters}"
-        forename = self._text(given) if given is not None else ""
-        return f"{family} {initials(forename)}".strip() if family else forename
+        forename = self._text(given) if given is not None and not (family and letters) else ""
+        if not family:
+            return forename
+        return " ".join(filter(None, (family, letters or initials(forename), suffix)))
 
     # --- text ---
 

@@ -28,6 +28,7 @@ class Stats:
         licenses: licence -> documents.
         years: year of publication -> documents.
         retracted: documents that are flagged so.
+        deletions: documents that the corpus says are gone; those that stand in it before are counted above.
         unusable: records that cannot be read.
         problems: why, for the first of them.
     """
@@ -41,6 +42,7 @@ class Stats:
     licenses: Counter[str] = field(default_factory=Counter)
     years: Counter[str] = field(default_factory=Counter)
     retracted: int = 0
+    deletions: int = 0
     unusable: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -57,6 +59,7 @@ class Stats:
             "licenses": dict(self.licenses.most_common()),
             "years": dict(sorted(self.years.items())),
             "retracted": self.retracted,
+            "deletions": self.deletions,
             "unusable": self.unusable,
             "problems": self.problems,
         }
@@ -70,6 +73,7 @@ class Stats:
             ("words", f"{self.words:,}"),
             ("words a document", f"{mean:,.0f} (at most {self.longest:,})"),
             ("retracted", f"{self.retracted:,}"),
+            *([("deletions", f"{self.deletions:,}")] if self.deletions else []),
             ("unusable records", f"{self.unusable:,}"),
         ]
         rows += [(f"section: {kind}", f"{count:,}") for kind, count in self.sections.most_common()]
@@ -92,6 +96,9 @@ def describe(corpus: Corpus, *, progress: Callable[[int], None] | None = None) -
         if progress is not None:
             progress(1)
         document = record.document
+        if record.deleted:
+            found.deletions += 1
+            continue
         if document is None:
             found.unusable += 1
             if len(found.problems) < SHOWN_PROBLEMS:

@@ -1,4 +1,4 @@
-"""TREC topics: the queries of its tracks, in the older form of tags and in XML."""
+"""TREC topics: the queries of its tracks, in the older form of tags and in XML; and SMART's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 from cmbert_retrieval.corpora.encodings import decode, known_encoding
 from cmbert_retrieval.corpora.fields import valid_id
 from cmbert_retrieval.corpora.files import UnusableError, existing, read_bounded
+from cmbert_retrieval.corpora.trec import TrecCorpus
+from cmbert_retrieval.corpora.trec_parts import format_of
 from cmbert_retrieval.errors import CorpusError, printable
 from cmbert_retrieval.types import Query
 
 _LARGEST_BYTES = 2**26
+_BEGINNING = 2**12
 _TOPIC = re.compile(r"<(top|topic)\b([^<>]*)>", re.IGNORECASE)
 _NUMBER = re.compile(r"""\b(?:number|id)\s*=\s*["']([^"'<>]*)["']""", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)[^<>]*>")
@@ -26,7 +29,8 @@ def read_topics(
     """Yield the topics of a TREC file as queries.
 
     Reads ``<top><num><title><desc><narr>``, whose tags need no ends, and ``<topic number="1">`` with either
-    text or elements in it (``summary``, ``description``, ``disease``, ...).
+    text or elements in it (``summary``, ``description``, ``disease``, ...); also the queries of SMART's
+    collections (``.I`` ``.W``), whose texts are asked, whatever ``fields`` says.
 
     Args:
         path: the file, also gzipped.
@@ -44,9 +48,13 @@ def read_topics(
         source = decode(read_bounded(file, _LARGEST_BYTES), known_encoding(encoding))
     except UnusableError as error:
         raise CorpusError(f"{shown}: {error}") from None
+    if format_of(source[:_BEGINNING].encode()) == "smart":
+        for document in TrecCorpus(file, encoding=encoding).strictly():
+            yield Query(document.id, " ".join((document.text or document.title).split()))
+        return
     marks = list(_TOPIC.finditer(source))
     if not marks:
-        raise CorpusError(f"{shown}: no topics; expected <top> or <topic number=...>")
+        raise CorpusError(f"{shown}: no topics; expected <top>, <topic number=...>, or .I as SMART has it")
     ends = [*(mark.start() for mark in marks), len(source)][1:]
     line, counted = 1, 0
     for mark, end in zip(marks, ends, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -101,6 +101,7 @@ def from_files(
     queries: Path,
     qrels: Path,
     *,
+    topics: Sequence[str] = ("title",),
     split: str = "test",
     license: str = "",
     about: str = "",
@@ -111,8 +112,9 @@ def from_files(
         name: fit for a folder.
         corpus: ``READER:PATH``, or a path whose reader can be told from its name.
         queries: JSON lines (``.jsonl``, ``.json``) with ``_id`` (or ``id``) and ``text``; any other file is
-            one of TREC topics, whose titles are asked.
-        qrels: TREC's four columns, or BEIR's three under a header.
+            one of TREC topics.
+        qrels: TREC's four columns, or BEIR's three.
+        topics: the parts of TREC topics that are asked, joined in this order.
         split: what the queries are.
         license: of documents and judgements.
         about: one line: what is looked for in what.
@@ -126,7 +128,7 @@ def from_files(
     return from_parts(
         name,
         open_corpus(reader, path),
-        _queries(queries),
+        _queries(queries, topics),
         read_qrels(qrels),
         split=split,
         license=license,
@@ -134,9 +136,11 @@ def from_files(
     )
 
 
-def _queries(path: Path) -> Iterator[Query]:
+def _queries(path: Path, topics: Sequence[str]) -> Iterator[Query]:
     name = path.name.lower().removesuffix(".gz")
-    return read_queries(path) if path.is_dir() or name.endswith((".jsonl", ".json")) else read_topics(path)
+    if path.is_dir() or name.endswith((".jsonl", ".json")):
+        return read_queries(path)
+    return read_topics(path, fields=topics)
 
 
 def from_parts(

@@ -29,10 +29,13 @@ class SetRecipe(Section):
     """``READER:PATH``, or a path whose reader can be told from its name."""
 
     queries: str = ""
-    """JSON lines with ``_id`` (or ``id``) and ``text``, or TREC topics, whose titles are asked."""
+    """JSON lines with ``_id`` (or ``id``) and ``text``, or TREC topics."""
+
+    topics: list[str] = Field(default=["title"], min_length=1)
+    """The parts of TREC topics that are asked: ``query`` of TREC-COVID, ``summary``, ``description``, ..."""
 
     qrels: str = ""
-    """TREC's four columns, or BEIR's three under a header."""
+    """TREC's four columns, or BEIR's three."""
 
     license: str = ""
     """Of documents and judgements."""
@@ -217,6 +220,7 @@ def open_set(one: SetRecipe, data: Path | None, split: str) -> EvaluationSet:
         corpus,
         base / one.queries,
         base / one.qrels,
+        topics=one.topics,
         split=split,
         license=one.license,
         about=one.about,

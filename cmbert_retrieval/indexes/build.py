@@ -15,11 +15,12 @@ from cmbert_retrieval.corpora.base import Corpus, Cursor, Record
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import IndexMismatchError
 from cmbert_retrieval.indexes import documents as store
-from cmbert_retrieval.indexes.columns import encode_all
+from cmbert_retrieval.indexes.columns import encode_all, similar_key
 from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.revisions import is_older, with_known_retraction
 from cmbert_retrieval.indexes.shards import Notify, Pending, ShardStore
-from cmbert_retrieval.storage import atomic_file, fsync_folder, remove_tree
+from cmbert_retrieval.indexes.traces import has_rows
+from cmbert_retrieval.storage import atomic_file, discard_tree, fsync_folder, remove_tree
 from cmbert_retrieval.types import Document
 
 PINS = "build.json"
@@ -52,6 +53,7 @@ class Plan:
         columns: declared columns, name -> type.
         shard_rows: rows a shard.
         row_texts: how a document becomes rows.
+        expected: the declared columns that are worth a warning when no document has them.
         encoder: None for words only.
         max_tokens: texts of more tokens are counted as truncated; None when rows are cut to fit beforehand.
     """
@@ -61,6 +63,7 @@ class Plan:
     columns: dict[str, str]
     shard_rows: int
     row_texts: RowTexts
+    expected: frozenset[str]
     encoder: Encoder | None
     max_tokens: int | None
 
@@ -80,9 +83,14 @@ class SegmentBuild:
         self._pending = Pending()
         self._knows_retractions = False
         self.report = Report()
-        if folder.exists():
-            _check_pins(folder, plan.pins)
-        else:
+        try:
+            if folder.exists():
+                _check_pins(folder, plan.pins)
+        except IndexMismatchError:
+            if has_rows(folder):
+                raise
+            discard_tree(folder)  # nothing is lost by beginning again
+        if not folder.exists():
             _begin_folder(folder, plan.pins)
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
@@ -129,7 +137,19 @@ class SegmentBuild:
                 partial = 0
             cursor = record.cursor
         self._flush(cursor, 0)
+        for name in sorted(self._plan.expected):
+            self._note_if_empty(name)
         self._shards.finish(self.report, self._pending.dead)
+
+    def _note_if_empty(self, name: str) -> None:
+        """Warn of a column in which no document has a value, with the key that may have been meant."""
+        number = list(self._plan.columns).index(name)
+        if not self.report.documents or self._shards.has_values(number):
+            return
+        hint = ""
+        if similar := similar_key(name, self._shards.some_keys()):
+            hint = f" (did you mean '{similar}'? then build anew)"
+        self.report.note("empty_columns", f"'{name}'{hint}")
 
     def _usable(self, record: Record) -> tuple[Document | None, str, str]:
         """Return the document and its JSON texts, or None with the reason counted."""

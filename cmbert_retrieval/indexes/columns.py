@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from cmbert_retrieval.errors import ConfigError
@@ -32,6 +33,16 @@ def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
         if not name.strip():
             raise ConfigError("a column has an empty name")
     return dict(columns)
+
+
+def similar_key(name: str, keys: Iterable[str]) -> str:
+    """Return the key that was probably meant by ``name``; "" for none, or when ``name`` itself is one."""
+    keys = set(keys)
+    if name in keys:
+        return ""
+    folded = {key.casefold(): key for key in sorted(keys, reverse=True)}
+    close = difflib.get_close_matches(name.casefold(), folded, 1)
+    return folded[close[0]] if close else ""
 
 
 _BOOLEANS = {"true": 1, "yes": 1, "false": 0, "no": 0}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.indexes.columns import COLLECTIONS, Value, encode_value
+from cmbert_retrieval.indexes.columns import COLLECTIONS, TYPES, Value, encode_value
 
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _OPERATORS = ("eq", "ne", "in", "not_in", *_COMPARISONS, "exists")
@@ -112,6 +112,11 @@ def _parse_expression(text: str) -> tuple[str, str, Any]:
         raise ConfigError(f"filter {text!r}: expected COLUMN=VALUE, or one of != > >= < <= in place of =")
     name, symbol, value = match.groups()
     operator = _SYMBOLS[symbol]
+    if symbol == "=" and value[:1] in ("<", ">", "!"):
+        raise ConfigError(
+            f"filter {text!r}: did you mean '{name}{value[0]}={value[1:].strip()}'? a value that begins with "
+            f'{value[0]} goes in quotes: {name}="{value[:20]}"'
+        )
     if operator not in ("eq", "ne"):
         return name, operator, value
     values = _split_values(text, value)
@@ -141,8 +146,10 @@ def _condition(name: str, operator: str, value: Any, columns: Mapping[str, str])
         declared = ", ".join(columns) or "none"
         close = difflib.get_close_matches(name, columns, 1)
         hint = f"did you mean '{close[0]}'? " if close else ""
+        typed = name if name.isidentifier() else "NAME"
         raise ConfigError(
-            f"filter: '{name}' is not a column of this index; {hint}declared columns: {declared}"
+            f"filter: '{name}' is not a column of this index; {hint}declared columns: {declared}; for "
+            f"another one, rebuild with --set columns.{typed}=text (or {', '.join(TYPES[1:])})"
         )
     if operator not in _OPERATORS:
         raise ConfigError(

@@ -11,9 +11,12 @@ from types import TracebackType
 
 from cmbert_retrieval.errors import IndexCorruptError, IndexLockedError
 from cmbert_retrieval.indexes.manifest import COMMITS, MANIFEST, Manifest, manifest_copies, read_manifest
-from cmbert_retrieval.storage import fsync_folder, remove_tree
+from cmbert_retrieval.storage import fsync_folder, make_folder, remove_tree
 
 logger = logging.getLogger(__name__)
+
+WRITE_LOCK = "write.lock"
+_TRIES = 100
 
 
 def commit_name(commit: int) -> str:
@@ -25,25 +28,35 @@ class WriteLock:
     """The right to write to an index, held from entering to leaving the ``with`` block."""
 
     def __init__(self, root: Path) -> None:
-        self._path = root / "write.lock"
+        self._path = root / WRITE_LOCK
         self._descriptor = -1
 
     def __enter__(self) -> WriteLock:
-        """Take the lock.
+        """Take the lock; the folder is made where it is not there.
 
         Raises:
             IndexLockedError: another process has it.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for attempt in range(_TRIES):  # a retry means that a build that stored nothing took its lock away
+            try:
+                make_folder(self._path.parent)
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                if attempt == _TRIES - 1:
+                    raise
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                break
+            if os.fstat(descriptor).st_nlink > 0:
+                self._descriptor, self._process = descriptor, os.getpid()
+                return self
             os.close(descriptor)
-            raise IndexLockedError(
-                f"{self._path.parent}: another process is writing to this index; wait for it, then try again"
-            ) from None
-        self._descriptor, self._process = descriptor, os.getpid()
-        return self
+        raise IndexLockedError(
+            f"{self._path.parent}: another process is writing to this index; wait for it, then try again"
+        )
 
     @property
     def is_ours(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmbert_retrieval.corpora.base import Source
 from cmbert_retrieval.encoders.base import EncoderIdentity
 from cmbert_retrieval.errors import CmbertError, IndexCorruptError, IndexMismatchError
 from cmbert_retrieval.indexes.trust import check_manifest_values
@@ -177,7 +178,7 @@ def read_manifest(root: Path) -> Manifest:
         hint = (
             "a build was begun there: run it again to finish it"
             if started
-            else "build one: cmbert index build"
+            else f"build one: cmbert index build --from READER:PATH --out {root}"
         )
         raise IndexCorruptError(f"no index in {root} (no {MANIFEST}); {hint}") from None
     except NotADirectoryError:
@@ -212,6 +213,23 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     """Put the manifest in place by one atomic rename. After that, the commit has happened."""
     with atomic_file(root / MANIFEST) as file:
         file.write(manifest.to_bytes())
+
+
+def with_sources(current: Manifest, sources: Iterable[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the sources of a manifest and new ones, which take the place of those at the same path."""
+    known = {source["path"]: source for source in current.sources}
+    known.update((source["path"], source) for source in sources)
+    return tuple(known.values())
+
+
+def source_json(source: Source) -> dict[str, Any]:
+    """Return a source as a manifest has it."""
+    return {
+        "path": source.path,
+        "checksum": source.checksum,
+        "bytes": source.bytes,
+        "licenses": dict(source.licenses),
+    }
 
 
 def library_versions() -> dict[str, str]:

@@ -31,6 +31,7 @@ class Report:
         truncated: rows longer than the encoder reads.
         unusable_values: metadata values that did not fit their declared column; the documents are kept
             without them.
+        empty_columns: columns that the user declared and no document has a usable value in.
         examples: kind of trouble -> the first few, as one line each.
     """
 
@@ -48,6 +49,7 @@ class Report:
     empty: int = 0
     truncated: int = 0
     unusable_values: int = 0
+    empty_columns: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, kind: str, example: str, *, strict: bool = False) -> None:
@@ -84,6 +86,7 @@ class Report:
             "empty": "documents without title and text were skipped",
             "truncated": "texts were longer than the encoder reads; their end is found by words only",
             "unusable_values": "metadata values did not fit their column and cannot be filtered on",
+            "empty_columns": "declared columns have no usable value in any document: filters find nothing",
         }
         lines = []
         for kind, text in texts.items():

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.corpora.base import Cursor
+from cmbert_retrieval.corpora.fields import LONGEST_NAME
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.encoders.identity import check_vectors
 from cmbert_retrieval.errors import IndexCorruptError
@@ -28,6 +30,8 @@ CREATE TABLE kept (row INTEGER PRIMARY KEY, old INTEGER NOT NULL);  -- rows that
 CREATE TABLE finished (report TEXT NOT NULL);
 """
 
+_SAMPLED_DOCUMENTS = 1000
+_SAMPLED_KEYS = 1000
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 Notify = Callable[[str, int], None]
@@ -173,6 +177,20 @@ class ShardStore:
         """Return the metadata of a document by its number, as JSON."""
         found = self._connection.execute("SELECT metadata FROM documents WHERE document = ?", (number,))
         return str(found.fetchone()[0])
+
+    def has_values(self, column: int) -> bool:
+        """Tell whether any document has a value in a declared column."""
+        found = self._connection.execute("SELECT 1 FROM attributes WHERE column = ? LIMIT 1", (column,))
+        return found.fetchone() is not None
+
+    def some_keys(self) -> set[str]:
+        """Return metadata keys of documents spread over all that are stored; not of all, and not all."""
+        step = self.last_document() // _SAMPLED_DOCUMENTS + 1
+        keys: set[str] = set()
+        for number in range(0, self.last_document() + 1, step):
+            found = json.loads(self.metadata_of(number))
+            keys.update(key for key in islice(found, _SAMPLED_KEYS - len(keys)) if len(key) <= LONGEST_NAME)
+        return keys
 
     # --- storing and encoding ---
 

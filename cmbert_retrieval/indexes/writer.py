@@ -14,6 +14,7 @@ import numpy as np
 
 from cmbert_retrieval import __version__
 from cmbert_retrieval.config import IndexRecipe
+from cmbert_retrieval.corpora import READERS
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError, IndexMismatchError
@@ -29,19 +30,21 @@ from cmbert_retrieval.indexes.manifest import (
     SegmentEntry,
     pack_probes,
     read_manifest,
+    source_json,
     unpack_probes,
+    with_sources,
 )
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.rows import room, row_texts
 from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
 from cmbert_retrieval.indexes.shards import Notify
+from cmbert_retrieval.indexes.traces import Traces, has_rows, is_foreign
 from cmbert_retrieval.indexes.vectors import FAISS_FILE, write_faiss
 from cmbert_retrieval.storage import (
     discard_tree,
     fsync_folder,
     fsync_tree,
-    make_folder,
     remove_tree,
     writing,
 )
@@ -76,15 +79,15 @@ class IndexWriter:
         """
         if self.root.exists() and not self.root.is_dir():
             raise ConfigError(f"{self.root} is a file; an index is a folder")
-        foreign = self.root.is_dir() and not (self.root / MANIFEST).exists() and _is_foreign(self.root)
+        foreign = self.root.is_dir() and not (self.root / MANIFEST).exists() and is_foreign(self.root)
         if foreign:
             raise ConfigError(f"{self.root} holds other files and no index; choose an empty or a new folder")
-        make_folder(self.root)
+        self._traces = Traces(self.root)
         self._lock.__enter__()
         try:
             self._recover()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 
@@ -97,6 +100,9 @@ class IndexWriter:
                 # A full disk stays full for as long as what a failed run wrote lies on it.
                 with suppress(OSError, CmbertError):
                     self._recover()
+                if not (self.root / MANIFEST).exists():
+                    with suppress(OSError):
+                        self._traces.remove()
         finally:
             self._lock.__exit__(kind, error, trace)
 
@@ -143,7 +149,9 @@ class IndexWriter:
                 f"{self.root} holds an index already; add to it with 'cmbert index add', "
                 "or choose another --out"
             )
-        columns = check_columns(recipe.columns if recipe.columns is not None else dict(corpus.columns))
+        # Those that a recipe declares come beside the reader's; a recipe that says "none" (``{}``) has none.
+        own = {} if recipe.columns == {} else dict(corpus.columns)
+        columns = check_columns({**own, **(recipe.columns or {})})
         build_analyser(recipe.lexical.analyser)
         entry = None
         if encoder is not None:
@@ -170,16 +178,25 @@ class IndexWriter:
         return self._grow(corpus, empty, recipe, encoder, base=None, strict=strict, restart=restart)
 
     def add(
-        self, corpus: Corpus, encoder: Encoder | None, *, strict: bool = False, restart: bool = False
+        self,
+        corpus: Corpus,
+        encoder: Encoder | None,
+        *,
+        strict: bool = False,
+        restart: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> Report:
         """Add documents; one whose id is there already takes its place, and one that is deleted goes.
+
+        ``options`` are those that ``corpus`` was opened with, where they are not the recipe's: an addition
+        that was stopped goes on only with the same.
 
         Raises:
             IndexCorruptError: there is no index.
             IndexMismatchError: another encoder than the index was built with.
             CorpusError: with ``strict``, a record that cannot be used.
         """
-        return self._add(corpus, encoder, strict=strict, restart=restart, remember=False)
+        return self._add(corpus, encoder, options, strict=strict, restart=restart, remember=False)
 
     def update(
         self, corpus: Corpus, encoder: Encoder | None, *, strict: bool = False, restart: bool = False
@@ -193,13 +210,21 @@ class IndexWriter:
             IndexMismatchError: another encoder than the index was built with.
             CorpusError: with ``strict``, a record that cannot be used.
         """
-        return self._add(corpus, encoder, strict=strict, restart=restart, remember=True)
+        return self._add(corpus, encoder, None, strict=strict, restart=restart, remember=True)
 
     def _add(
-        self, corpus: Corpus, encoder: Encoder | None, *, strict: bool, restart: bool, remember: bool
+        self,
+        corpus: Corpus,
+        encoder: Encoder | None,
+        options: Mapping[str, Any] | None,
+        *,
+        strict: bool,
+        restart: bool,
+        remember: bool,
     ) -> Report:
         current = read_manifest(self.root)
-        recipe = IndexRecipe.from_json(current.recipe)
+        source = {**current.recipe["source"], **({} if options is None else {"options": dict(options)})}
+        recipe = IndexRecipe.from_json({**current.recipe, "source": source})
         self._check_encoder(current, encoder)
         with IndexReader(self.root) as base:
             return self._grow(
@@ -268,7 +293,7 @@ class IndexWriter:
         restart: bool,
         remember: bool = False,
     ) -> Report:
-        sources = [_source_json(source) for source in corpus.sources()]
+        sources = [source_json(source) for source in corpus.sources()]
         plan = Plan(
             pins={
                 "version": __version__,  # another one may read and cut the same files in another way
@@ -285,13 +310,15 @@ class IndexWriter:
             columns=dict(current.columns),
             shard_rows=recipe.shard_rows,
             row_texts=row_texts(encoder, recipe.passages),
+            # What the reader declares may be rare; what the user declares is expected to be there.
+            expected=frozenset(recipe.columns or ()) - set(corpus.columns) if base is None else frozenset(),
             encoder=encoder,
             max_tokens=room(encoder) if encoder else None,
         )
         name = commit_name(current.next_segment)
         building = self.root / "segments" / f"{name}.building"
         for other in sorted(self.root.glob("segments/*.building")):
-            if restart:
+            if restart or (other != building and not has_rows(other)):
                 discard_tree(other)
             elif other != building:
                 raise IndexMismatchError(
@@ -310,11 +337,13 @@ class IndexWriter:
         if rows == 0:
             discard_tree(building)
             if base is None:
-                trouble = "; ".join(report.lines()) or "it is empty"
-                raise CorpusError(f"nothing to index in the source: {trouble}")
+                told = report.lines()
+                if told and recipe.source.reader in READERS:
+                    told.append(f"what its reader can be told: cmbert corpus readers {recipe.source.reader}")
+                raise CorpusError(f"nothing to index in the source: {'; '.join(told) or 'it is empty'}")
             report.commit = current.commit
             if remember or len(dead):
-                updated = replace(current, sources=_with_sources(current, sources))
+                updated = replace(current, sources=with_sources(current, sources))
                 report.commit = self._commits.commit(updated, base, current.segments, dead).commit
             return report
         entry = self._seal(building, name, current, recipe, rows, documents)
@@ -322,7 +351,7 @@ class IndexWriter:
             current,
             next_row=entry.end_row,
             next_segment=current.next_segment + 1,
-            sources=_with_sources(current, sources),
+            sources=with_sources(current, sources),
         )
         report.commit = self._commits.commit(updated, base, (*current.segments, entry), dead).commit
         return report
@@ -364,24 +393,3 @@ class IndexWriter:
 
         probes = unpack_probes(current.encoder.probes, current.encoder.identity.dim)
         check_same_encoder(current.encoder.identity, probes, encoder)
-
-
-def _is_foreign(root: Path) -> bool:
-    ours = {"segments", "lexical", "deleted", "commits", "encoder", "write.lock", f"{MANIFEST}.tmp"}
-    return any(path.name not in ours for path in root.iterdir())
-
-
-def _with_sources(current: Manifest, sources: Iterable[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Return the sources of a manifest and new ones, which take the place of those at the same path."""
-    known = {source["path"]: source for source in current.sources}
-    known.update((source["path"], source) for source in sources)
-    return tuple(known.values())
-
-
-def _source_json(source: Any) -> dict[str, Any]:
-    return {
-        "path": source.path,
-        "checksum": source.checksum,
-        "bytes": source.bytes,
-        "licenses": dict(source.licenses),
-    }

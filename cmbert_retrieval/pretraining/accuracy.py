@@ -43,12 +43,12 @@ class Accuracy:
             self.counts[number] += torch.stack([*hits, hits[0].new_tensor(len(part))]).double().cpu()
 
     def shares(self) -> dict[str, float]:
-        """Return ``accuracy@k`` and ``terms_accuracy@k`` for each rank, ``loss``, and how many were counted."""
+        """Return ``accuracy@k`` and ``terms_accuracy@k`` for each rank, ``loss``, and the tokens counted."""
         found: dict[str, float] = {}
         for name, counts in zip(("", "terms_"), self.counts.tolist(), strict=True):
             tokens = counts[-1]
             for rank, hits in zip(RANKS, counts, strict=False):
                 found[f"{name}accuracy@{rank}"] = hits / tokens if tokens else 0.0
-            found[f"{name}tokens"] = tokens
-        found["loss"] = float(self.loss) / found["tokens"] if found["tokens"] else 0.0
+            found[f"{name}predicted"] = tokens
+        found["loss"] = float(self.loss) / found["predicted"] if found["predicted"] else 0.0
         return found

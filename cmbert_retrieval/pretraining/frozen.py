@@ -67,15 +67,15 @@ def held_out_names(data: Path) -> list[str]:
 class FrozenSplit:
     """Tells for the documents of one source whether they are held out from everything that is trained."""
 
-    def __init__(self, source: PretrainingSource) -> None:
-        """Find the collection that a source holds.
+    def __init__(self, name: str, source: PretrainingSource) -> None:
+        """Find the collection that a source of this name holds.
 
         Raises:
             ConfigError: there is no such collection, nothing is ever trained on it, or its split cannot be
                 told by the documents and no ``exclude_ids`` are given.
         """
-        self.collection = _collection(source)
-        self._name = source.name or source.reader
+        self.collection = _collection(name, source)
+        self._name = name
         if self.collection in TEST_ONLY:
             raise ConfigError(
                 f"source '{self._name}': nothing is trained on '{self.collection}', so that figures on it "
@@ -132,7 +132,7 @@ class FrozenSplit:
         return value
 
 
-def _collection(source: PretrainingSource) -> str | None:
+def _collection(given: str, source: PretrainingSource) -> str | None:
     known = [*BY_HASH, *PUBLISHED, *sorted(TEST_ONLY)]
     if source.collection is not None:
         if source.collection not in known:
@@ -141,7 +141,7 @@ def _collection(source: PretrainingSource) -> str | None:
                 f"expected one of {', '.join(known)}"
             )
         return source.collection
-    name = re.sub(r"[^a-z0-9]+", "_", (source.name or "").casefold()).strip("_")
+    name = re.sub(r"[^a-z0-9]+", "_", given.casefold()).strip("_")
     reader = _OF_READER.get(source.reader, source.reader)
     return next((candidate for candidate in (name, reader) if candidate in known), None)
 

@@ -177,4 +177,7 @@ def parameters(config: Any) -> int:
     norms = 2 * config.num_hidden_layers + 2  # two a layer but the first, embedding, end, head
     layer = width * 3 * width + width * width + width * 2 * inner + inner * width
     embedding = config.vocab_size * width
-    return embedding + config.num_hidden_layers * layer + norms * width + width * width + config.vocab_size
+    count: int = (
+        embedding + config.num_hidden_layers * layer + norms * width + width * width + config.vocab_size
+    )
+    return count

@@ -98,7 +98,23 @@ def pack(lengths: Sequence[int], context: int) -> list[list[int]]:
     return rows
 
 
-def plan_rows(lengths: NDArray[np.integer], context: int, seed: int) -> Iterator[NDArray[np.void]]:
+def mix(sources: NDArray[np.integer], weights: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """Return the numbers of the documents of an epoch, each as often as its source's weight says.
+
+    Args:
+        sources: ``[documents]``, the number of each one's source.
+        weights: of each source; of 2.25, every fourth document comes three times, the others twice.
+        seed: of the choice.
+    """
+    numbers = np.arange(len(sources))
+    wanted = np.asarray(weights, dtype=np.float64)[sources]
+    drawn = _mixed(numbers.astype(np.uint64), seed) / np.float64(2**64)
+    return np.repeat(numbers, np.floor(wanted + drawn).astype(np.int64))
+
+
+def plan_rows(
+    lengths: NDArray[np.integer], context: int, seed: int, *, documents: NDArray[np.int64] | None = None
+) -> Iterator[NDArray[np.void]]:
     """Yield the pieces of one row after the other.
 
     Documents are taken in an order that depends on ``seed`` alone, and sorted into rows window by window.
@@ -107,9 +123,11 @@ def plan_rows(lengths: NDArray[np.integer], context: int, seed: int) -> Iterator
         lengths: ``[documents]``, tokens of each; may be a mapped file.
         context: tokens of a row, special ones included.
         seed: of the order.
+        documents: the numbers of those that are taken, as often as they stand there; None for each once.
     """
     window: list[tuple[int, int, int]] = []
-    for document in _shuffled(len(lengths), seed):
+    for place in _shuffled(len(lengths) if documents is None else len(documents), seed):
+        document = place if documents is None else int(documents[place])
         window += [(document, *piece) for piece in cut(int(lengths[document]), context)]
         if len(window) >= WINDOW:
             yield from _rows(window, context)

@@ -2,7 +2,8 @@
 
 The folder::
 
-    prepared.json        the recipe of the data, versions, checksums, counts; "complete" when all is there
+    prepared.json        the recipe of the data, versions, checksums, counts: written last, when all is there
+    preparing.json       before: what the preparation was begun with
     texts/               cleaned text a source; may be removed when the folder is complete
     tokenizer/           the tokenizer, as transformers opens it
     lexicon.npy salience.npy
@@ -70,7 +71,9 @@ PREPARED, REPORT_JSON, REPORT_MARKDOWN = "prepared.json", "report.json", "report
 TEXTS, TOKENIZER, TRAIN, HELD_OUT = "texts", "tokenizer", "train", "held_out"
 FORMAT = 1
 
-_OURS = (PREPARED, TEXTS, TOKENIZER, LEXICON, SALIENCE, TRAIN, HELD_OUT, REPORT_JSON, REPORT_MARKDOWN)
+_PREPARING, _LOCK, _PLANS = "preparing.json", "prepare.lock", "plans"
+_FILES = (PREPARED, _PREPARING, LEXICON, SALIENCE, REPORT_JSON, REPORT_MARKDOWN)
+_OURS = (*_FILES, TEXTS, TOKENIZER, TRAIN, HELD_OUT, _PLANS)
 _PACKAGES = ("numpy", "pyarrow", "tokenizers", "transformers", "datasketch", "wordfreq")
 
 
@@ -217,14 +220,15 @@ def _version(package: str) -> str | None:
 def _pins(data: DataRecipe, sources: list[OpenSource], lexicon: list[OpenSource]) -> dict[str, Any]:
     """Return all that decides what a preparation makes, as JSON values. Reads every file once."""
     values = data.model_dump(mode="json")
-    for source in values["sources"]:
+    for source in values["sources"].values():
         del source["weight"]  # decides how often rows are seen, later
     excluded = {source.name: sorted(source.excluded_ids) for source in sources if source.excluded_ids}
     return {
         "format": FORMAT,
         "data": values,
-        "files": [source_facts(source) for source in sources],
-        "lexicon_files": [source_facts(source) for source in lexicon],
+        "order": [source.name for source in sources],  # of equal documents the first one stays
+        "files": {source.name: source_facts(source) for source in sources},
+        "lexicon_files": {source.name: source_facts(source) for source in lexicon},
         "excluded_ids": {name: _hash_of(ids) for name, ids in excluded.items()},
         "excluded_names": _hash_of(sorted(read_lines(data.exclude_names, "")))
         if data.exclude_names
@@ -249,37 +253,35 @@ def _begun(out: Path, pins: Mapping[str, Any]) -> bool:
     Raises:
         ConfigError: the folder is of another recipe, or holds something else.
     """
-    path = out / PREPARED
-    if not path.exists():
-        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in (_LOCK,))
+    found = next((out / name for name in (PREPARED, _PREPARING) if (out / name).exists()), None)
+    if found is None:
+        foreign = sorted(entry.name for entry in out.iterdir() if entry.name != _LOCK)
         if foreign:
             raise ConfigError(
                 f"{out}: holds '{foreign[0]}' and no {PREPARED}; expected a new folder, or one of prepared "
                 "text"
             )
-        _write_json(path, {"complete": False, **pins})
+        _write_json(out / _PREPARING, pins)
         return False
     try:
-        known = json.loads(path.read_bytes())
+        known = json.loads(found.read_bytes())
     except (OSError, ValueError) as error:
+        reason = type(error).__name__
+        raise ConfigError(f"{found}: cannot be read ({reason}); prepare again with --restart") from None
+    if different := [name for name in pins if known.get(name) != pins[name]]:
+        what = _difference(different[0], known.get(different[0]), pins[different[0]])
         raise ConfigError(
-            f"{path}: cannot be read ({type(error).__name__}); prepare again with --restart"
-        ) from None
-    different = [
-        _difference(key, known.get(key), value) for key, value in pins.items() if known.get(key) != value
-    ]
-    if different:
-        raise ConfigError(
-            f"{out}: was prepared with another {different[0]}; name another folder, or add --restart to "
-            "throw away what is there"
+            f"{out}: was prepared with another {what}; name another folder, or add --restart to throw away "
+            "what is there"
         )
-    return bool(known.get("complete"))
+    return found.name == PREPARED
 
 
 def _difference(key: str, known: Any, given: Any) -> str:
     if isinstance(known, dict) and isinstance(given, dict):
-        names = [name for name in given if known.get(name) != given[name]]
-        return f"{key}.{names[0]}" if names else key
+        for name in given:
+            if known.get(name) != given[name]:
+                return _difference(f"{key}.{name}", known.get(name), given[name])
     return key
 
 
@@ -297,14 +299,12 @@ def _finish(out: Path, pins: Mapping[str, Any], report: Report) -> None:
         "python": platform.python_version(),
     }
     _write_json(out / PREPARED, {"complete": True, **facts, **pins})
+    remove_tree(out / _PREPARING)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     with atomic_file(path) as file:
         file.write(json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-
-
-_LOCK = "prepare.lock"
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cmbert_retrieval.config import SourceRecipe
-from cmbert_retrieval.recipe_files import Section
+from cmbert_retrieval.config import SourceRecipe, source_path
+from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.recipe_files import Section, absolute_path, overridden, read_yaml, validated
 
 
 def _none_means_absent(value: object) -> object:
@@ -16,9 +20,6 @@ def _none_means_absent(value: object) -> object:
 
 class PretrainingSource(SourceRecipe):
     """One source of the mixture."""
-
-    name: str | None = None
-    """What reports call it. null: the reader's name; give one where a reader comes twice."""
 
     weight: float = Field(default=1.0, gt=0, le=100)
     """How often its documents are seen while others are seen once; 0.5 takes half of them."""
@@ -31,7 +32,7 @@ class PretrainingSource(SourceRecipe):
 
     collection: str | None = None
     """The collection of ``evaluation/splits.py`` that it holds (``medquad``, ``ontology``): what is frozen
-    there as test or validation is left out. null: told by ``name``, else by the reader."""
+    there as test or validation is left out. null: told by the source's name, else by its reader."""
 
     sentences: bool = False
     """For code systems and ontologies: sentences about each entry instead of its text."""
@@ -63,8 +64,8 @@ class TokenizerRecipe(Section):
 class DataRecipe(Section):
     """What the model reads."""
 
-    sources: list[PretrainingSource] = Field(min_length=1)
-    """The mixture."""
+    sources: dict[str, PretrainingSource] = Field(min_length=1)
+    """The mixture: a name of yours -> what is read."""
 
     held_out: float = Field(default=0.005, ge=0, lt=0.5)
     """Share of every source's documents, by a hash of their ids, that are kept for measuring."""
@@ -84,8 +85,8 @@ class DataRecipe(Section):
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     """What cuts text into tokens."""
 
-    lexicon: list[SourceRecipe] = Field(default_factory=list)
-    """Code systems and ontologies whose names are terms."""
+    lexicon: dict[str, SourceRecipe] = Field(default_factory=dict)
+    """Code systems and ontologies whose names are terms: a name of yours -> what is read."""
 
     boost: float = Field(default=2.0, ge=1, le=16)
     """What the weight of a term is multiplied with."""
@@ -247,3 +248,72 @@ class PretrainRecipe(Section):
 
     training: TrainingRecipe = TrainingRecipe()
     """How it is trained."""
+
+
+def load_pretrain_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> PretrainRecipe:
+    """Read the recipe of a pretraining run.
+
+    Args:
+        path: a YAML file; paths in it are relative to it.
+        overrides: ``section.key=value`` each, in this order, as ``data.sources.pmc.path=PATH``; paths in them
+            are relative to the working folder.
+
+    Raises:
+        ConfigError: there is no such file, it is not YAML, or a key or value in it or in the overrides is
+            wrong. The message names the file and the key, and the key that may have been meant.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"{path}: no such recipe file; there are some in pretraining/recipes")
+    values = {"name": file.stem, **_with_absolute_paths(read_yaml(file), file.parent.resolve())}
+    prepare = partial(_with_absolute_paths, folder=Path.cwd(), known=values)
+    return validated(PretrainRecipe, overridden(values, overrides, prepare=prepare), str(path))
+
+
+def _with_absolute_paths(
+    values: Mapping[str, Any], folder: Path, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return values with their paths made absolute; ``known`` tells the readers of sources that they lack."""
+    made = dict(values)
+    data = made.get("data")
+    if isinstance(data, Mapping):
+        made["data"] = data = dict(data)
+        for section in ("sources", "lexicon"):
+            if isinstance(data.get(section), Mapping):
+                readers = _part(known, "data", section)
+                data[section] = {
+                    name: _with_absolute_source(source, folder, _part(readers, str(name)).get("reader", ""))
+                    for name, source in data[section].items()
+                }
+        data |= _with_absolute_model(data, "tokenizer", "model", folder)
+        if isinstance(data.get("exclude_names"), str):
+            data["exclude_names"] = absolute_path(data["exclude_names"], folder)
+    return made | _with_absolute_model(made, "model", "checkpoint", folder)
+
+
+def _part(values: Mapping[str, Any] | None, *names: str) -> Mapping[str, Any]:
+    for name in names:
+        found = (values or {}).get(name)
+        values = found if isinstance(found, Mapping) else {}
+    return values or {}
+
+
+def _with_absolute_source(source: Any, folder: Path, reader: str) -> Any:
+    if not isinstance(source, Mapping):
+        return source
+    made = dict(source)
+    if isinstance(made.get("path"), str):
+        made["path"] = source_path(made["path"], folder, str(made.get("reader", reader)))
+    if isinstance(made.get("exclude_ids"), str):
+        made["exclude_ids"] = absolute_path(made["exclude_ids"], folder)
+    return made
+
+
+def _with_absolute_model(values: Mapping[str, Any], section: str, key: str, folder: Path) -> dict[str, Any]:
+    """Return the section with a folder, written with a leading dot, tilde or slash, made absolute."""
+    part = values.get(section)
+    if not isinstance(part, Mapping) or not isinstance(part.get(key), str):
+        return {}
+    if not part[key].startswith((".", "~", "/")):
+        return {}  # a hub id
+    return {section: {**part, key: absolute_path(part[key], folder)}}

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cmbert_retrieval.pretraining.attention import NAME as PACKED
 from cmbert_retrieval.pretraining.packing import Plan, permuted
 from cmbert_retrieval.pretraining.shards import TokenShards
+from cmbert_retrieval.pretraining.weights import LEVEL_MASK, NEUTRAL, TERM
 
 FLATTENED = (PACKED, "flash_attention_2", "flash_attention_3")
 """Attention that takes a batch as one long row with borders."""
@@ -28,7 +28,7 @@ class SpecialTokens:
     mask: int
 
 
-class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):
+class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[misc]
     """The rows of a training run in the order in which they are seen, epoch after epoch.
 
     Place *i* is the same row whatever the number of processes and the size of a micro-batch; within an epoch
@@ -132,8 +132,6 @@ def model_inputs(
     }
 
 
-def neutral(weights: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def neutral(weights: torch.Tensor) -> torch.Tensor:
     """Return weights for uniform masking: every token by itself, all alike; terms stay marked."""
-    from cmbert_retrieval.pretraining.weights import LEVEL_MASK, NEUTRAL, TERM
-
-    return np.where(weights & LEVEL_MASK, NEUTRAL | (weights & TERM), weights & TERM).astype(np.uint8)
+    return torch.where((weights & LEVEL_MASK) > 0, NEUTRAL, 0).to(torch.uint8) | (weights & TERM)

@@ -87,7 +87,7 @@ def _lists(arrays: Sequence[NDArray[np.integer]], kind: pyarrow.DataType) -> pya
 
 
 class TokenShards:
-    """The documents of all shards of a folder, by number. Nothing but their lengths is held in memory."""
+    """The documents of all shards of a folder, by number. Only ten bytes of each are held in memory."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Map the shards, in this order.
@@ -96,7 +96,7 @@ class TokenShards:
             CorpusError: a file is not such a shard.
         """
         self._tokens: list[tuple[NDArray[np.int64], NDArray[np.integer], NDArray[np.uint8]]] = []
-        self._sources: list[NDArray[np.uint16]] = []
+        sources: list[NDArray[np.uint16]] = []
         firsts = [0]
         for path in paths:
             for batch in _record_batches(path):
@@ -104,12 +104,14 @@ class TokenShards:
                 self._tokens.append(
                     (ids.offsets.to_numpy(), ids.values.to_numpy(), weights.values.to_numpy())
                 )
-                self._sources.append(batch.column("source").to_numpy())
+                sources.append(batch.column("source").to_numpy())
                 firsts.append(firsts[-1] + len(batch))
         self._firsts = np.array(firsts)
         lengths = [np.diff(offsets) for offsets, _, _ in self._tokens]
         self.lengths: NDArray[np.int64] = np.concatenate(lengths or [np.zeros(0, dtype=np.int64)])
         """``[documents]``: tokens of each."""
+        self.sources: NDArray[np.uint16] = np.concatenate(sources or [np.zeros(0, dtype=np.uint16)])
+        """``[documents]``: the number of each one's source in the mixture."""
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -127,11 +129,6 @@ class TokenShards:
         offsets, ids, weights = self._tokens[batch]
         start, end = offsets[number - self._firsts[batch] :][:2]
         return ids[start:end], weights[start:end]
-
-    def source(self, number: int) -> int:
-        """Return the number of a document's source in the mixture."""
-        batch = int(np.searchsorted(self._firsts, number, side="right")) - 1
-        return int(self._sources[batch][number - self._firsts[batch]])
 
 
 def _record_batches(path: Path) -> Iterator[pyarrow.RecordBatch]:

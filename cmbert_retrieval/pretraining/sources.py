@@ -59,10 +59,11 @@ class Batch:
 class OpenSource:
     """A source that is known to be there, with everything that decides what of it is taken."""
 
-    def __init__(self, recipe: PretrainingSource, held_out: float, names: frozenset[str]) -> None:
+    def __init__(self, name: str, recipe: PretrainingSource, held_out: float, names: frozenset[str]) -> None:
         """Open a source; the first document of it is read.
 
         Args:
+            name: the source's, in the recipe.
             recipe: of the source.
             held_out: share of its documents that are kept for measuring.
             names: folded; what is called so is left out where sentences are made of it.
@@ -72,13 +73,13 @@ class OpenSource:
                 ``exclude_ids`` is not there.
             CorpusError: nothing is there, or no document in it.
         """
-        self.recipe, self.name = recipe, recipe.name or recipe.reader
+        self.recipe, self.name = recipe, name
         self._held_out, self._names = held_out, names if recipe.sentences else frozenset()
         self._licenses = _license_names(recipe.licenses, self.name)
         self.excluded_ids: frozenset[str] = frozenset()
         if recipe.exclude_ids is not None:
             self.excluded_ids = read_lines(recipe.exclude_ids, f"source '{self.name}': exclude_ids")
-        self.frozen = FrozenSplit(recipe)
+        self.frozen = FrozenSplit(name, recipe)
         self.corpus: Corpus = open_corpus(recipe.reader, recipe.path, **recipe.options)
         self._tree: Mapping[str, Above] | None = None
         document = _first_document(self.corpus, self.name)
@@ -171,18 +172,10 @@ def open_sources(recipe: DataRecipe) -> list[OpenSource]:
     """Open all sources of a mixture.
 
     Raises:
-        ConfigError: see ``OpenSource``; or two sources have one name.
-        CorpusError: see ``OpenSource``.
+        ConfigError, CorpusError: see ``OpenSource``.
     """
-    names = [source.name or source.reader for source in recipe.sources]
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise ConfigError(
-                f"data.sources: {count} are called '{name}'; give each a 'name' of its own: what is held out "
-                "depends on it"
-            )
     excluded = _names(recipe)
-    return [OpenSource(source, recipe.held_out, excluded) for source in recipe.sources]
+    return [OpenSource(name, source, recipe.held_out, excluded) for name, source in recipe.sources.items()]
 
 
 def open_lexicon(recipe: DataRecipe) -> list[OpenSource]:
@@ -192,8 +185,11 @@ def open_lexicon(recipe: DataRecipe) -> list[OpenSource]:
         ConfigError, CorpusError: see ``OpenSource``.
     """
     excluded = _names(recipe)
-    sources = [PretrainingSource(**source.model_dump(), sentences=True) for source in recipe.lexicon]
-    return [OpenSource(source, 0.0, excluded) for source in sources]
+    sources = {
+        name: PretrainingSource(**source.model_dump(), sentences=True)
+        for name, source in recipe.lexicon.items()
+    }
+    return [OpenSource(name, source, 0.0, excluded) for name, source in sources.items()]
 
 
 def _names(recipe: DataRecipe) -> frozenset[str]:

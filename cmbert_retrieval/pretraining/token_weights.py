@@ -45,7 +45,7 @@ class Weigher:
         count = len(words.texts)
         # The unit of each word is its first word's number: its own, or that of the term that it is part of.
         units, terms = np.arange(count), np.zeros(count, dtype=bool)
-        log2 = np.zeros(count)
+        log2: NDArray[np.floating] = np.zeros(count)
         if self.salience is not None:
             log2 = self.salience.log_odds(words.texts) * self.strength
         for start, end in self.lexicon.spans(words) if self.lexicon is not None else ():

@@ -1,4 +1,4 @@
-"""The trainer: transformers' own loop, with masking on the device, a loss over all tokens, and safe checkpoints."""
+"""The trainer: transformers' loop, with masking on the device, a loss over all tokens, safe checkpoints."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from transformers.trainer_utils import get_last_checkpoint
 from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.pretraining.accuracy import Accuracy
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
-from cmbert_retrieval.pretraining.rows import collate, model_inputs
+from cmbert_retrieval.pretraining.rows import collate, model_inputs, neutral
 from cmbert_retrieval.pretraining.schedules import falling_rate
 from cmbert_retrieval.storage import fsync_folder, fsync_tree
 
 _BUILDING = ".building"
+
+HELD_OUT_RATE = 0.15
+"""Held-out text is masked uniformly at this rate, whatever is trained: so that runs can be compared."""
 
 Batch = dict[str, Any]
 
@@ -51,11 +54,11 @@ class MaskingPlan:
         """Return the rate at a step of this phase."""
         return falling_rate(self.steps_before + step, self.steps, self.first_rate, self.last_rate)
 
-    def mask(self, batch: Mapping[str, Any], rate: float) -> Batch:
+    def mask(self, batch: Mapping[str, Any], rate: float, *, uniform: bool) -> Batch:
         """Return a batch with ``labels`` and ``terms``, its tokens hidden."""
         masked = mask_rows(
             batch["input_ids"],
-            batch["weights"],
+            neutral(batch["weights"]) if uniform else batch["weights"],
             batch["rows"],
             batch["epochs"],
             rate=rate,
@@ -75,21 +78,28 @@ class DivergedError(CmbertError):
     """The loss is no number any more."""
 
 
-class MaskedTrainer(Trainer):
+class MaskedTrainer(Trainer):  # type: ignore[misc]
     """Trains on packed rows that are masked when they are needed."""
 
     def __init__(
-        self, *, masking: MaskingPlan, attention: str, window: int, held_out: Dataset[Batch] | None, **settings: Any
+        self,
+        *,
+        masking: MaskingPlan,
+        uniform: bool,
+        attention: str,
+        window: int,
+        held_out: Dataset[Batch] | None,
+        **settings: Any,
     ) -> None:
         """Take what transformers' trainer takes, and how rows are masked and attended to."""
         super().__init__(data_collator=collate, eval_dataset=held_out, **settings)
         self.masking = masking
-        self._attention, self._window = attention, window
+        self._attention, self._window, self._uniform = attention, window, uniform
         # The model divides its loss by the number of predicted tokens that it is told.
         self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, train_dataset: Dataset[Batch] | None = None) -> Sampler[int]:
-        """Take the rows as they come: the data set is in order already, the same for any number of processes."""
+        """Take the rows as they come: they are in order, the same for any number of processes."""
         return SequentialSampler(train_dataset or self.train_dataset)
 
     def get_batch_samples(
@@ -99,7 +109,7 @@ class MaskedTrainer(Trainer):
         rate = self.masking.rate(self.state.global_step)
         batches = []
         for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
-            batches.append(self.masking.mask(self._prepare_inputs(batch), rate))
+            batches.append(self.masking.mask(self._prepare_inputs(batch), rate, uniform=self._uniform))
         return batches, self._get_num_items_in_batch(batches, device)
 
     def compute_loss(
@@ -113,8 +123,8 @@ class MaskedTrainer(Trainer):
         loss = super().compute_loss(model, self._arguments(inputs), return_outputs, num_items_in_batch)
         if not torch.isfinite(loss[0] if return_outputs else loss):
             raise DivergedError(
-                f"step {self.state.global_step + 1}: the loss is not a number any more; the last checkpoint is "
-                "kept. A lower learning rate, a longer warm-up or training.precision=fp32 may help"
+                f"step {self.state.global_step + 1}: the loss is not a number any more; the last "
+                "checkpoint is kept. A lower learning rate, a longer warm-up or fp32 may help"
             )
         return loss
 
@@ -131,11 +141,12 @@ class MaskedTrainer(Trainer):
         model.eval()
         found = Accuracy()
         for batch in self.get_eval_dataloader():
-            masked = self.masking.mask(self._prepare_inputs(batch), self.masking.last_rate)
-            predicted = masked["labels"].reshape(-1) != IGNORED
+            masked = self.masking.mask(self._prepare_inputs(batch), HELD_OUT_RATE, uniform=True)
+            labels, terms = masked["labels"].reshape(-1), masked["terms"].reshape(-1)
+            predicted = labels != IGNORED
             with torch.inference_mode(), self.compute_loss_context_manager():
                 logits = model(**self._arguments(masked)).logits
-            found.add(logits, masked["labels"].reshape(-1)[predicted], masked["terms"].reshape(-1)[predicted])
+            found.add(logits, labels[predicted], terms[predicted])
         if self.args.world_size > 1:
             for part in (found.counts, found.loss):
                 part.copy_(self.accelerator.reduce(part.to(self.args.device), reduction="sum").cpu())

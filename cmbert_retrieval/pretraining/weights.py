@@ -42,7 +42,10 @@ def level_weights() -> torch.Tensor:
 
 def to_levels(log2_weights: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return the levels next to weights that are given as base-2 logarithms; the outermost ones are cut."""
-    return np.clip(np.rint(log2_weights * STEPS) + NEUTRAL, 1, LEVELS - 1).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.clip(np.rint(log2_weights * STEPS) + NEUTRAL, 1, LEVELS - 1).astype(
+        np.uint8
+    )
+    return levels
 
 
 def pack_weights(

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from commands import Run
 from publishers import Handler, Publisher, md5, serving, status
+from pubmed_records import article, deletion, write
 
 from cmbert_retrieval.corpora import open_corpus
 
@@ -253,7 +254,7 @@ def test_stats_count_what_is_in_a_corpus(run: Run, tmp_path: Path) -> None:
     assert json.loads(done.out) == {
         "documents": 3, "empty": 1, "words": 6, "characters": 17 + 2 + 10, "words_longest": 3,
         "words_mean": 2.0, "sections": {}, "licenses": {"CC BY": 1, "(unknown)": 1, "other": 1},
-        "years": {"(unknown)": 1, "2020": 1, "2021": 1}, "retracted": 1, "unusable": 2,
+        "years": {"(unknown)": 1, "2020": 1, "2021": 1}, "retracted": 1, "deletions": 0, "unusable": 2,
         "problems": ["notes.jsonl:4: key 'text' is absent, expected a string or a list of strings",
                      "notes.jsonl:5: not well-formed JSON (column 1)"],
     }  # fmt: skip
@@ -313,3 +314,16 @@ def test_convert_onto_its_own_source_gives_it_back(run: Run, tmp_path: Path) -> 
     before = list(open_corpus("jsonl", source))
     assert run("corpus", "convert", f"jsonl:{source}", "--to", source).code == 0
     assert list(open_corpus("jsonl", source).strictly()) == before
+
+
+def test_deletions_are_counted_apart_from_what_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "pubmed26n0001.xml", article(1), article(2), deletion(1, 7))
+    counted = run("corpus", "stats", f"pubmed:{source}", "--json")
+    found = json.loads(counted.out)
+    assert (found["documents"], found["deletions"], found["unusable"], found["problems"]) == (2, 2, 0, [])
+    assert "deletions\t2\n" in run("corpus", "stats", f"pubmed:{source}").out
+    done = run("corpus", "convert", f"pubmed:{source}", "--to", tmp_path / "out.jsonl", "--strict")
+    assert done.code == 0
+    assert "2 deletions not carried out" in done.err
+    assert "None" not in counted.err + done.err
+    assert [document.id for document in open_corpus("jsonl", tmp_path / "out.jsonl")] == ["1", "2"]

@@ -9,6 +9,7 @@ import pytest
 
 from cmbert_retrieval import Document, Retriever
 from cmbert_retrieval.codes import CodeSearcher
+from cmbert_retrieval.corpora.code_documents import CODE_COLUMNS, code_document
 from cmbert_retrieval.corpora.icd10cm import Icd10cmCorpus
 from cmbert_retrieval.errors import ConfigError, IndexMismatchError
 
@@ -141,3 +142,27 @@ def test_an_index_of_something_else_is_refused() -> None:
         for query in ("I21", "heart"):
             with pytest.raises(IndexMismatchError, match="document 'I21' is no code"):
                 CodeSearcher(retriever).search(query)
+
+
+@pytest.mark.parametrize(
+    ("system", "code", "written"),
+    [
+        ("hcpcs", "A0021", ["A0021", "a0021"]),
+        ("icd9cm", "001.0", ["001.0", " 001.0 "]),
+        ("icd10pcs", "0016070", ["0016070"]),
+        ("doid", "DOID:4", ["DOID:4", "doid:4"]),
+    ],
+)
+def test_codes_of_other_systems_are_found_as_they_are_published(
+    system: str, code: str, written: list[str]
+) -> None:
+    place = {"system": system, "release": "2031"}
+    documents = [
+        code_document(code, "Gnome transport", place, kind="code", entries=["Gnome transport"]),
+        code_document("X99", "Gnome", place, kind="code", entries=["Gnome"]),
+    ]
+    with Retriever.from_documents(documents, encoder="none", columns=CODE_COLUMNS) as retriever:
+        for text in written:
+            assert codes(CodeSearcher(retriever), text) == [code]
+            found = CodeSearcher(retriever).get(text)
+            assert found is not None and found.code == code

@@ -125,22 +125,36 @@ SAMPLES = {
     ),
     "smart": Sample("trec", "med.all", f".I 1\n.T\nA\n.W\nThe {SECRET}\n.I 2\n.W\nfell\n".encode(), b".I 2"),
     "datasets": Sample("datasets", "a.jsonl", LINES.encode(), b"d2", is_folder=True),
+    "datasets CSV": Sample(
+        "datasets",
+        "a.csv",
+        f'_id,text\nd1,"The {SECRET}\nfell"\nd2,"{SECRET}"\n'.encode(),
+        b"d2",
+        is_folder=True,
+    ),
+    "datasets Parquet": Sample("datasets", "a.parquet", b"", b"d2", is_folder=True),
+    "datasets Arrow": Sample("datasets", "a.arrow", b"", b"d2", is_folder=True),
     "parquet": Sample("parquet", "a.parquet", b"", b"d2"),
 }
-WITH_AN_EXTRA = ("datasets", "parquet")
+WITH_AN_EXTRA = tuple(row for row in SAMPLES if row.startswith(("datasets", "parquet")))
 
 
 def sample(row: str) -> Sample:
-    """Return the sample of a row; that of Parquet is written where it is asked for."""
+    """Return the sample of a row; those of Parquet and Arrow are written where they are asked for."""
     found = SAMPLES[row]
-    if row != "parquet":
+    if found.data:
         return found
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     packed = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([json.loads(line) for line in LINES.splitlines()]), packed)
-    return Sample(found.reader, found.name, packed.getvalue(), found.id)
+    table = pa.Table.from_pylist([json.loads(line) for line in LINES.splitlines()])
+    if found.name.endswith(".parquet"):
+        pq.write_table(table, packed)
+    else:
+        with pa.ipc.new_stream(packed, table.schema) as writer:
+            writer.write_table(table)
+    return Sample(found.reader, found.name, packed.getvalue(), found.id, found.is_folder)
 
 
 # --- faults: each writes a corpus that is wrong in one way and returns the path to give to the reader ---

@@ -39,6 +39,8 @@ def test_a_line_that_is_no_query_is_an_error_with_file_and_line(line: str, tmp_p
     [
         "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td1\t1\n",
         "query-id,corpus-id,score\nq1,d1,2\nq1,d2,0\nq2,d1,1\n",
+        "q1\td1\t2\nq1\td2\t0\nq2\td1\t1\n",
+        "q1,d1,2\nq1,d2,0\nq2,d1,1\n",
         "q1 0 d1 2\nq1 0 d2 0\nq2 0 d1 1\n",
         "q1\t0\td1\t2\n\nq1\t0\td2\t0.0\nq2\t0\td1\t1\nq2\t0\td1\t1\n",
     ],
@@ -56,6 +58,7 @@ def test_qrels_are_read_in_the_formats_of_beir_and_trec(text: str, tmp_path: Pat
     [
         ("q1 0 d1 2\nq1 d2 0\n", "qrels:2: 3 columns, expected TREC's query, iteration, document and grade"),
         ("query-id\tcorpus-id\tscore\nq1\td1\n", "qrels:2: 2 columns, expected query, document and grade"),
+        ("1\t0\t7\n", "qrels:1: 3 columns, expected TREC's query, iteration, document and grade"),
         ("q1 0 d1 high\n", "qrels:1: the grade is no whole number"),
         ("q1 0 d1 0.5\n", "qrels:1: the grade is no whole number"),
         ("q1 0 d1 nan\n", "qrels:1: the grade is no whole number"),
@@ -74,6 +77,7 @@ def test_broken_qrels_are_errors_with_file_and_line(text: str, reason: str, tmp_
     [
         "\nquery-id\tscore\tcorpus-id\nquery1\t2\td1\n",
         "query1 0 d1 2\n",
+        "query1\td1\t2\n",
         "query_id,doc_id,relevance\nquery1,d1,2\n",
     ],
 )

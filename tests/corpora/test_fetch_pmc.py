@@ -281,7 +281,7 @@ def test_what_arrives_is_read_by_the_reader_as_it_is(pmc: Publisher, tmp_path: P
         ({"since": "2026-01-01", "everything": True}, "exactly one of ids, since and all"),
         ({"since": "01.02.2026"}, "'01.02.2026' is no date; expected one like 2026-01-31"),
         ({"since": "20260102"}, "expected a date like 2026-01-31"),
-        ({"everything": True, "licenses": "MIT"}, "'MIT' is not known; expected names like 'CC BY'"),
+        ({"everything": True, "licenses": "MIT"}, "licence 'MIT' is not known; expected one of CC0, CC-BY"),
         ({"everything": True, "connections": 0}, "connections: 0; expected 1 to 64"),
         ({"everything": True, "timeout_s": 0}, "timeout is 0"),
         ({"everything": True, "base_url": "http://pmc.example.org/"}, "plain http"),

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,27 @@ def test_the_codes_of_2019_are_those_of_another_reading_of_the_file(
     assert list(documents) == [row[0] for row in rows]
     assert [document.title for document in documents.values()] == [" ".join(row[1].split()) for row in rows]
     assert not caplog.records
+
+
+def test_a_long_cell_is_judged_by_the_same_bound_in_a_fresh_process_and_behind_other_readers(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, f'HCPC,LONG DESCRIPTION\nA0001,"{"hat " * 30_000}"\nA0002,Hat\n', "codes.csv")
+    longer = written(tmp_path, f'HCPC,LONG DESCRIPTION\nA0001,"{"hat " * 40_000}"\n', "longer.csv")
+    program = (
+        "import csv, sys\n"
+        "from cmbert_retrieval.corpora import open_corpus\n"
+        "from cmbert_retrieval.errors import CorpusError\n"
+        "csv.field_size_limit(int(sys.argv[1]))\n"
+        "for path in sys.argv[2:]:\n"
+        "    try: print(len(list(open_corpus('hcpcs', path).strictly())))\n"
+        "    except CorpusError as error: print(error)\n"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program, str(limit), str(path), str(longer)],
+            capture_output=True, text=True, check=True,
+        ).stdout.splitlines()
+        for limit in (1_000, csv.field_size_limit(), 2**30)
+    ]  # fmt: skip
+    assert told == [["2", "longer.csv:2: not well-formed CSV, perhaps a quote without its end"]] * 3

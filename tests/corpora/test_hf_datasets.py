@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import os
+import struct
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cmbert_retrieval.config import IndexRecipe, load_index_recipe
-from cmbert_retrieval.corpora import open_corpus
+from cmbert_retrieval.corpora import hf_datasets, hf_files, open_corpus
 from cmbert_retrieval.corpora.base import Corpus, Record
 from cmbert_retrieval.errors import ConfigError, CorpusError, MissingExtraError
 from cmbert_retrieval.types import Document
@@ -143,7 +148,7 @@ def test_a_row_that_cannot_be_used_is_a_problem_with_its_number(tmp_path: Path, 
         ("org/nothing", {}, "'org/nothing' is no folder here, and not in the cache; HF_HUB_OFFLINE forbids"),
         ("nothing", {"revision": "abc"}, "'nothing' is no folder here, and not in the cache"),
         ("./nothing", {}, "'./nothing': no such folder; expected one, or a hub id such as org/name"),
-        ("", {}, "the path is missing; expected a folder, or a hub id"),
+        ("", {}, "reader 'datasets': the path is missing; expected datasets:PATH"),
         ("empty", {}, "'empty' cannot be opened ("),
         (
             "saved",
@@ -230,3 +235,107 @@ def test_a_local_dataset_is_read_without_any_connection(saved: Path) -> None:
     command = [sys.executable, "-c", program, str(saved / "saved"), str(data)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.split() == ["25", "25"]
+
+
+GOOD = json.dumps({"id": "a", "text": "b"}) + "\n"
+DEEP = GOOD + '{"id": "Zebedee", "x": ' + "[" * 100_000 + "\n"
+
+
+def zipped(path: Path, **members: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(f"{name}.jsonl", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: (folder / "a.json").write_text(f"[{DEEP}]"),
+        lambda folder: [(folder / f"{n}.jsonl").write_text(text) for n, text in enumerate([GOOD, DEEP])],
+        lambda folder: [(folder / f"{n}.jsonl").write_text(t) for n, t in (("train", GOOD), ("test", DEEP))],
+        lambda folder: (folder / "a.jsonl.gz").write_bytes(gzip.compress(DEEP.encode())),
+        lambda folder: (folder / "a.ndjson.xz").write_bytes(lzma.compress(DEEP.encode())),
+        lambda folder: zipped(folder / "a.zip", good=GOOD, deep=DEEP),
+        lambda folder: [
+            (folder / "a.png").write_bytes(b""),
+            (folder / "metadata.jsonl").write_text(DEEP.replace('"id"', '"file_name"')),
+        ],
+    ],
+    ids=["a list", "another file", "another split", "gzip", "xz", "zip", "of images"],
+)
+def test_json_that_is_nested_very_deeply_is_refused_before_it_ends_the_process(
+    write: Callable[[Path], Any], tmp_path: Path, cache: None
+) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data")
+    with pytest.raises(
+        CorpusError, match=r"cannot be read \(\w+\.\w+: JSON nested too deeply: more"
+    ) as caught:
+        opened(tmp_path / "data", split="train")
+    assert "\n" not in str(caught.value) and "Zebedee" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_json_of_another_encoding_is_looked_over_in_that_encoding(tmp_path: Path, cache: None) -> None:
+    card = "---\nconfigs:\n- config_name: default\n  data_files: a.jsonl\n  encoding: utf-16-le\n---\n"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "README.md").write_text(card)
+    path = tmp_path / "data" / "a.jsonl"
+    path.write_bytes((GOOD + r'{"id": "\"", "text": "c"}').encode("utf-16-le"))
+    assert [document.id for document in opened(tmp_path / "data").strictly()] == ["a", '"']
+    path.write_bytes(r'{"id": "\"", "x": '.encode("utf-16-le") + ("[" * 100_000).encode("utf-16-le"))
+    with pytest.raises(CorpusError, match="JSON nested too deeply"):
+        opened(tmp_path / "data")
+
+
+@pytest.mark.slow
+def test_json_that_would_be_held_in_memory_is_refused_unless_asked_for(
+    tmp_path: Path, cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_datasets, "MAX_BYTES", 1000)
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "a.json"
+    row = {"id": "a", "text": "b", "list": ["c"] * 300}
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(CorpusError, match=r"a\.json: a line of more than 1,000 bytes, which the package"):
+        opened(tmp_path / "data", max_bytes=100)
+    assert len(list(opened(tmp_path / "data", max_bytes=10_000).strictly())) == 1
+    path.write_text("[" + ",\n".join([GOOD] * 100) + "]")
+    with pytest.raises(CorpusError, match=r"a\.json: more than 1,000 bytes that are not JSON lines"):
+        opened(tmp_path / "data", max_bytes=100)
+    assert len(list(opened(tmp_path / "data", max_bytes=10_000).strictly())) == 100
+    path.write_text(GOOD * 100)
+    assert len(list(opened(tmp_path / "data", max_bytes=100).strictly())) == 100
+    path.unlink()
+    monkeypatch.setattr(hf_files, "_BLOCK_BYTES", 100)
+    path = tmp_path / "data" / "a.csv"
+    path.write_text('id,text\n"a","b"\n' + "c,d\n" * 1000)
+    assert len(list(opened(tmp_path / "data", max_bytes=100).strictly())) == 1001
+    path.write_text('id,text\n"a","b\n' + "c,d\n" * 1000)
+    with pytest.raises(CorpusError, match=r"a\.csv: a cell of more than 1,000 bytes"):
+        opened(tmp_path / "data", max_bytes=100)
+
+
+@pytest.mark.slow
+def test_offsets_that_point_out_of_an_arrow_file_are_refused_before_they_end_the_process(
+    tmp_path: Path, cache: None
+) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(ROWS[:3]).save_to_disk(str(tmp_path / "saved"))
+    (path,) = (tmp_path / "saved").glob("*.arrow")
+    whole = path.read_bytes()
+    offsets = struct.pack("<4i", 0, 2, 4, 6)  # of the ids d0, d1, d2
+    assert whole.count(offsets) == 1
+    (tmp_path / "files").mkdir()
+    for folder, name in ((tmp_path / "saved", path.name), (tmp_path / "files", "a.arrow")):
+        for damaged in (whole.replace(offsets, struct.pack("<4i", 0, 2, 4, 2**30)), whole[: len(whole) // 2]):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(CorpusError, match=r"cannot be (read|opened) \(") as caught:
+                opened(folder)
+            assert "\n" not in str(caught.value)
+        (folder / name).unlink()
+        (folder / name).write_bytes(whole)
+        assert len(list(opened(folder).strictly())) == 3

@@ -54,7 +54,9 @@ def test_documents_are_codes_with_the_phrases_under_which_they_are_filed(tmp_pat
     scalp = documents["G00.1"]
     assert scalp.entries == ("Crack of scalp", "scalp crack", "Pond fever")
     assert scalp.title == "Pond fever", "the shortest path says most of it"
-    assert scalp.metadata["names"]["index"] == ["Crack, cracked NEC, scalp", "Pond fever"]
+    printed = "Crack, cracked NEC (acute) (of gnome), scalp"
+    assert scalp.metadata["names"]["index"] == [printed, "Pond fever"]
+    assert scalp.text == f"Pond fever\nAlso under: {printed}"
     assert documents["G00.2"].entries == ("Crack of scalp with glue", "scalp crack with glue")
     assert documents["G00.2"].metadata["manifestations"] == ["H00.1"]
     assert documents["G00.3"].metadata["incomplete"] is True
@@ -102,6 +104,7 @@ def test_a_folder_gives_the_codes_of_all_its_parts(tmp_path: Path) -> None:
         ),
         (["Zinc NEC"], "Poisoning Assault", ["assault by poisoning with zinc"]),
         (["Zinc"], "A new column", ["A new column: zinc"]),
+        (["Zinc"], "A {new} column {", ["A {new} column {: zinc"]),
     ],
 )
 def test_paths_become_phrases_that_one_would_say(path: list[str], column: str, wanted: list[str]) -> None:

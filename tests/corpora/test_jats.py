@@ -164,6 +164,12 @@ def test_sections_cover_the_text_with_a_blank_line_between(rich: Document) -> No
         ("<p>10<sup>−</sup><sup>9</sup> and Ca<sup>−</sup></p>", ["10^−9 and Ca−"]),
         ("<p>outcome,<xref ref-type='bibr'>3</xref>,<xref ref-type='bibr'>11</xref> likely</p>",
          ["outcome, [3], [11] likely"]),
+        ("<p>[<xref ref-type='bibr'>3</xref>,<xref ref-type='bibr'>11</xref>,12] x</p>", ["[3,11,12] x"]),
+        ("<p>x [<xref ref-type='bibr'>6</xref><xref ref-type='bibr'>10</xref>] y</p>", ["x [6,10] y"]),
+        ("<p>x<sup><xref ref-type='bibr'>6</xref><xref ref-type='bibr'>1</xref></sup> y</p>", ["x [6,1] y"]),
+        ("<p>at <ext-link xlink:href='http://a.org'/>, <ext-link xlink:href='http://b.org'>b</ext-link></p>",
+         ["at http://a.org, b"]),
+        ("<p>(<italic>a</italic>) x,<xref ref-type='bibr'>3</xref> y</p>", ["(a) x, [3] y"]),
         ("<p>Doe <xref ref-type='bibr'>2001</xref>,<xref ref-type='bibr'>2003</xref></p>", ["Doe 2001,2003"]),
         ("<p>up<sup><xref ref-type='bibr'>1</xref>,<xref ref-type='bibr'>2</xref></sup></p>", ["up [1,2]"]),
         ("<p>productive.<sup><xref ref-type='fn'>3</xref></sup> This</p>", ["productive. [3] This"]),
@@ -261,6 +267,7 @@ def test_a_group_of_authors_stands_for_its_members() -> None:
     others = (
         "<contrib><string-name>Ibn Sina</string-name></contrib>"
         "<contrib><name><given-names>Aristotle</given-names></name></contrib>"
+        "<contrib><name><surname>King</surname><given-names>M</given-names><suffix>Jr.</suffix></name></contrib>"
         "<contrib><collab-alternatives><collab>WHO</collab></collab-alternatives></contrib>"
     )
     meta = f"<contrib-group>{group}{member}{others}</contrib-group>"
@@ -269,6 +276,7 @@ def test_a_group_of_authors_stands_for_its_members() -> None:
         "Smith AB",
         "Ibn Sina",
         "Aristotle",
+        "King M Jr",
         "WHO",
     ]
 

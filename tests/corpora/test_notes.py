@@ -120,16 +120,18 @@ def test_notes_of_mimic_iii_have_names_in_small_letters_and_tell_which_are_error
     }
 
 
-def test_mimics_folder_is_read_without_its_detail_tables_and_says_so(
+def test_mimics_folder_is_read_without_detail_tables_licence_and_checksums_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     detail = ["note_id", "subject_id", "field_name", "field_value", "field_ordinal"]
     for name in ("radiology", "discharge"):
         write(tmp_path, MIMIC_IV, [name, 1, 2, "X", 1, "2150-01-31", "", "x"], name=f"note/{name}.csv.gz")
         write(tmp_path, detail, [name, 1, "author", "___", 1], name=f"note/{name}_detail.csv.gz")
+    for name in ("LICENSE.txt", "SHA256SUMS.txt"):  # stand at the top of everything that PhysioNet ships
+        (tmp_path / name).write_text("no note")
     records = records_of(NotesCorpus(tmp_path))
     assert [document.id for document in documents(records) if document] == ["discharge", "radiology"]
-    assert "2 files are no notes and not read, note/discharge_detail.csv.gz first" in caplog.text
+    assert "4 files are no notes and not read, LICENSE.txt first" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import logging
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from code_systems import OBO, OBOGRAPHS
 
 from cmbert_retrieval.corpora.obo import read_obo
+from cmbert_retrieval.corpora.obographs import Obographs
 from cmbert_retrieval.corpora.ontology import OntologyCorpus
+from cmbert_retrieval.corpora.ontology_terms import OntologyHeader, OntologyTerm
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.types import Document
 
@@ -126,6 +129,15 @@ def test_an_id_that_no_index_takes_is_a_problem(hostile: str, tmp_path: Path) ->
     ("text", "message"),
     [
         ("{", r"gno\.json:1: not well-formed JSON"),
+        ('{"graphs": [\n{"id": "a"},\n{"id": "b\n"}]}', r"gno\.json:3: not well-formed JSON"),
+        ('{"graphs": []} {}', r"gno\.json:1: not well-formed JSON"),
+        ('{"graphs": [' + "9" * 5000 + "]}", r"gno\.json:1: .*too long a number"),
+        (
+            '{"graphs": [{"nodes": [{"id": "a", "x": [' + '"a",' * 2**20 + "1]}]}]}",
+            "a node of more than 4,194,304",
+        ),
+        ('{"graphs": [' + "{}," * 1001 + "{}]}", "more than 1,000 graphs; expected one, or a few"),
+        ('{"graphs": [{"id": "' + " " * 2**23 + '"}]}', "4,194,304 bytes without a quotation mark"),
         ("[1]", "a JSON list, expected the object of obographs"),
         ('{"graphs": 3}', "no list 'graphs' in it"),
         ('{"graphs": [{"nodes": []}]}', "no code in it; expected an ontology"),
@@ -156,6 +168,79 @@ def test_a_file_larger_than_allowed_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, json.dumps(OBOGRAPHS), "gno.json")
     with pytest.raises(CorpusError, match=r"larger than 100 bytes when unpacked; raise the option max_bytes"):
         list(OntologyCorpus(path, max_bytes=100))
+
+
+def test_a_graph_may_tell_its_name_and_relations_before_or_behind_its_nodes(tmp_path: Path) -> None:
+    (graph,) = OBOGRAPHS["graphs"]
+    turned = {"graphs": [dict(reversed(graph.items()))]}
+    assert list(turned["graphs"][0]) != list(graph)
+    expected = by_id(written(tmp_path, json.dumps(OBOGRAPHS), "gno.json"))
+    assert by_id(written(tmp_path, json.dumps(turned), "turned.json")) == expected
+    assert by_id(written(tmp_path, json.dumps(turned, indent=8), "wide.json")) == expected
+
+
+def test_the_graphs_of_a_file_keep_their_relations_and_names_apart(tmp_path: Path) -> None:
+    nodes = [{"id": "GNO:1", "lbl": "gnome"}, {"id": "GNO:2", "lbl": "dwarf"}]
+    edges = [
+        {"sub": "GNO:1", "pred": "is_a", "obj": "GNO:2"},
+        {"sub": "GNO:2", "pred": "likes", "obj": "GNO:1"},
+    ]
+    first = {"nodes": nodes, "edges": edges, "id": "first"}
+    second = {"meta": {"version": "2"}, "nodes": [1, *nodes, "x"], "id": "second"}
+    text = json.dumps({"meta": {}, "graphs": [first, {}, second], "id": "none of them"})
+    items = list(Obographs(written(tmp_path, text, "gno.json"), max_bytes=10_000))
+    assert [item.name for item in items if isinstance(item, OntologyHeader)] == ["first", "", "second"]
+    assert [item.release for item in items if isinstance(item, OntologyHeader)] == ["", "", "2"]
+    terms = [item for item in items if isinstance(item, OntologyTerm)]
+    assert [(term.id, term.parents) for term in terms] == [
+        ("GNO:1", ["GNO:2"]), ("GNO:2", []), ("GNO:1", []), ("GNO:2", []),
+    ]  # fmt: skip
+    assert [term.where for term in terms][2:] == [f"gno.json: graph 2, node {n}" for n in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("written_as", "read_as"),
+    [
+        (r"\ud83d\ude00", "\U0001f600"),
+        (r"\uD83D x", "\ufffd x"),
+        (r"\ude00\ud83d\u0041", "\ufffd\ufffdA"),
+        (r"\\ud83d", r"\ud83d"),
+        (r"\\\ud83d", "\\\ufffd"),
+    ],
+)
+def test_halves_of_surrogate_pairs_are_replaced_and_pairs_are_not(
+    written_as: str, read_as: str, tmp_path: Path
+) -> None:
+    text = f'{{"graphs": [{{"nodes": [{{"id": "GNO:1", "lbl": "{written_as}"}}]}}]}}'
+    assert by_id(written(tmp_path, text, "gno.json"))["GNO:1"].title == read_as
+
+
+def test_a_byte_order_mark_is_passed_over_and_utf_16_is_refused(tmp_path: Path) -> None:
+    text = json.dumps(OBOGRAPHS)
+    path = written(tmp_path, "\ufeff" + text, "gno.json")
+    assert len(by_id(path)) == 4
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(CorpusError, match="in UTF-16; expected UTF-8: convert it"):
+        by_id(path)
+    path.write_bytes(text.encode().replace(b"gnome", b"gnom\xe9"))
+    with pytest.raises(CorpusError, match=r"gno\.json: invalid UTF-8|gno\.json:1: not well-formed"):
+        by_id(path)
+
+
+def test_memory_does_not_grow_with_the_terms(tmp_path: Path) -> None:
+    def peak(terms: int) -> int:
+        node = {"id": "", "lbl": "gnome", "meta": {"definition": {"val": "A figure of clay. " * 50}}}
+        nodes = ",".join(json.dumps({**node, "id": f"GNO:{n}"}) for n in range(terms))
+        path = written(tmp_path, f'{{"graphs": [{{"nodes": [{nodes}]}}]}}', "gno.json")
+        del nodes
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in OntologyCorpus(path)) == terms
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(4_000) < 1.25 * peak(1_000)
 
 
 def test_another_kind_of_file_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -197,3 +282,75 @@ def test_the_real_hpo_has_the_synonyms_of_another_reading(shared_data: Path) -> 
         assert all(
             document.id in documents[child].metadata["parents"] for child in document.metadata["children"]
         )
+
+
+@pytest.mark.slow
+def test_the_real_hpo_reads_the_same_from_obographs(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "ontology_hpo" / "hp.obo.gz"
+    path = written(tmp_path, json.dumps(obographs(source), indent=2), "hp.json")
+    for options in ({}, {"obsolete": True, "synonyms": "all"}):
+        documents, expected = by_id(path, **options), by_id(source, **options)
+        assert list(documents) == list(expected)
+        for term, document in documents.items():
+            other = expected[term]
+            assert (document.title, document.text) == (other.title, other.text)
+            assert document.entries == other.entries
+            assert comparable(document) == comparable(other)
+
+
+def comparable(document: Document) -> dict[str, Any]:
+    """Return metadata without the order of synonyms of a type, which obographs list by their scope."""
+    types = {kind: sorted(texts) for kind, texts in document.metadata.get("synonym_types", {}).items()}
+    return {**document.metadata, "synonym_types": types}
+
+
+def obographs(path: Path) -> dict[str, Any]:
+    """Return the terms of an OBO file as obographs, as far as the reader looks."""
+    header, nodes, edges = OntologyHeader(), [], []
+    for item in read_obo(path):
+        if isinstance(item, OntologyHeader):
+            header = item
+        elif isinstance(item, OntologyTerm):
+            nodes.append(node(item))
+            edges += [{"sub": iri(item.id), "pred": "is_a", "obj": iri(parent)} for parent in item.parents]
+    properties = [
+        {"pred": "http://www.w3.org/2002/07/owl#versionInfo", "val": header.release},
+        {"pred": "http://purl.org/dc/terms/license", "val": header.license},
+    ]
+    meta = {"basicPropertyValues": properties}
+    return {"graphs": [{"nodes": nodes, "edges": edges, "id": header.name, "meta": meta}]}
+
+
+def iri(curie: str) -> str:
+    prefix, colon, local = curie.partition(":")
+    return f"http://purl.obolibrary.org/obo/{prefix}_{local}" if colon and local.isalnum() else curie
+
+
+def node(term: OntologyTerm) -> dict[str, Any]:
+    kinds = {text: kind for kind, texts in term.synonym_types.items() for text in texts}
+    synonyms = [
+        {
+            "pred": f"has{scope.title()}Synonym",
+            "val": text,
+            **({"synonymType": f"http://purl.obolibrary.org/obo/hp#{kinds[text]}"} if text in kinds else {}),
+        }
+        for scope, texts in term.synonyms.items()
+        for text in texts
+    ]
+    properties = [
+        *({"pred": "oboInOwl#hasAlternativeId", "val": iri(other)} for other in term.alternative_ids),
+        *({"pred": "http://purl.obolibrary.org/obo/IAO_0100001", "val": iri(o)} for o in term.replaced_by),
+    ]
+    return {
+        "id": iri(term.id),
+        "lbl": term.name,
+        "type": "CLASS",
+        "meta": {
+            "definition": {"val": term.definition},
+            "deprecated": term.is_obsolete,
+            "synonyms": synonyms,
+            "xrefs": [{"val": other} for other in term.xrefs],
+            "subsets": [f"http://purl.obolibrary.org/obo/hp#{subset}" for subset in term.subsets],
+            "basicPropertyValues": properties,
+        },
+    }

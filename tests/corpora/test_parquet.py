@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -190,6 +191,51 @@ def test_damage_anywhere_is_an_error_or_other_values_and_never_a_crash(tmp_path:
             assert "\n" not in str(error)
             outcomes.add("error")
     assert "error" in outcomes
+
+
+@pytest.mark.slow
+def test_a_date_that_python_has_no_value_for_costs_only_its_row(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    days = pa.array([0, 4_000_000, 1], pa.int32()).cast(pa.date32())  # the second is in the year 12921
+    path = write(tmp_path, pa.table({"_id": ["1", "2", "3"], "text": ["a", "b", "c"], "day": days}))
+    first, second, third = records_of(ParquetCorpus(path))
+    assert second.problem == (
+        "a.parquet: row 2 of row group 0: a date or number out of bounds (after the year 9999?)"
+    )
+    assert [record.document.metadata["day"] for record in (first, third) if record.document] == [
+        "1970-01-01",
+        "1970-01-02",
+    ]
+
+
+READ_ALL = """
+import sys
+from pathlib import Path
+from cmbert_retrieval.corpora.parquet import ParquetCorpus
+from cmbert_retrieval.errors import CorpusError
+
+path = Path(sys.argv[1])
+whole = path.read_bytes()
+footer = int.from_bytes(whole[-8:-4], "little")
+for place in range(len(whole) - 8 - footer, len(whole) - 8):
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    try:
+        for _ in ParquetCorpus(path).records():
+            pass
+    except CorpusError:
+        print("error")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [1, 60_000])
+def test_no_damage_of_the_footer_ends_the_process(words: int, tmp_path: Path) -> None:
+    path = write(tmp_path, [{"_id": "1", "text": "a " * words, "tags": ["x"]}, {"_id": "2", "tags": []}])
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL, str(path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, "error" in done.stdout) == (0, True), done.stderr[-500:]
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_the_parts_of_a_structured_abstract_are_sections_with_their_labels(
 
 def test_the_metadata_of_a_record_are_those_of_its_xml(found: dict[str, Document]) -> None:
     assert found["90000001"].metadata == {
-        "authors": ["Müller AB", "Ohne JP", "Salt Study Group"],
+        "authors": ["Müller AB", "Ohne JP 3rd", "Salt Study Group"],
         "chemicals": ["Sodium Chloride"],
         "doi": "10.9999/right",
         "is_retracted": False,

@@ -258,7 +258,7 @@ def test_topics_in_xml_are_queries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("none", "a.trec: no topics; expected <top> or <topic number=...>"),
+        ("none", "a.trec: no topics; expected <top>, <topic number=...>, or .I as SMART has it"),
         ("\n<top><title>Zebedee</top>", "a.trec:2: a topic without <num> or number="),
         ("<top><num>1 2<title>Zebedee</top>", "a.trec:1: the id holds white space or control characters"),
         (
@@ -284,3 +284,8 @@ def test_med_as_it_was_published_has_the_documents_of_its_beir_folder(shared_dat
     for document in found:
         values = expected[document.id]
         assert document.text.split() == f"{values.get('title', '')} {values['text']}".split()
+
+
+def test_queries_of_smart_are_their_texts_under_their_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, ".I 1\n.W\nthe lens in\nvertebrates.\n.I 2\n.W\nlung\n")
+    assert list(read_topics(path)) == [Query("1", "the lens in vertebrates."), Query("2", "lung")]

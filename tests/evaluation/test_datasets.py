@@ -9,6 +9,7 @@ from samples import write_beir
 
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.evaluation.datasets import beir_folder, from_files, judged_texts, named_set
+from cmbert_retrieval.evaluation.suites import SetRecipe, open_set
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -42,6 +43,22 @@ def test_a_set_is_made_of_trec_files(tmp_path: Path) -> None:
     assert one.queries == {"7": "zinc"}
     assert one.qrels == {"7": {"d1": 2}}
     assert [document.id for document in one.corpus] == ["d1", "d2"]
+
+
+def test_the_parts_of_topics_that_are_asked_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "docs.trec").write_text("<DOC><DOCNO>d1</DOCNO><TEXT>Zinc</TEXT></DOC>")
+    (tmp_path / "topics.xml").write_text(
+        '<topics><topic number="1"><query>zinc</query><question>does zinc help</question></topic></topics>'
+    )
+    (tmp_path / "qrels.txt").write_text("1 0 d1 2\n")
+    files = (str(tmp_path / "docs.trec"), tmp_path / "topics.xml", tmp_path / "qrels.txt")
+    assert from_files("mine", *files, topics=["question"]).queries == {"1": "does zinc help"}
+    recipe = SetRecipe(
+        name="mine", corpus="docs.trec", queries="topics.xml", qrels="qrels.txt", topics=["query", "question"]
+    )
+    assert open_set(recipe, tmp_path, "test").queries == {"1": "zinc does zinc help"}
+    with pytest.raises(CorpusError, match=r"topics\.xml:1: a topic without title; .*: query, question"):
+        from_files("mine", *files)
 
 
 def test_equal_questions_are_one_query_with_all_that_answers_them() -> None:

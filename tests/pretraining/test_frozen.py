@@ -17,8 +17,8 @@ TRAIN = next(code for code in CATEGORIES if split_of_code("icd10cm", code) == "t
 TEST = next(code for code in CATEGORIES if split_of_code("icd10cm", code) == "test")
 
 
-def frozen(reader: str = "jsonl", **values: Any) -> FrozenSplit:
-    return FrozenSplit(PretrainingSource(reader=reader, **values))
+def frozen(reader: str = "jsonl", name: str = "", **values: Any) -> FrozenSplit:
+    return FrozenSplit(name or reader, PretrainingSource(reader=reader, **values))
 
 
 def held_out(frozen_split: FrozenSplit, id: str, /, **metadata: Any) -> bool:
@@ -50,7 +50,7 @@ def test_codes_are_held_out_with_their_categories(reader: str) -> None:
 def test_documents_are_held_out_by_what_decides_their_split(
     source: dict[str, Any], collection: str, key: str
 ) -> None:
-    split = FrozenSplit(PretrainingSource(**source))
+    split = frozen(**source)
     for number in range(100):
         value = f"key {number}"
         expected = split_by_hash(collection, value) != "train"

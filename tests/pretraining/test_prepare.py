@@ -71,7 +71,7 @@ def articles(folder: Path) -> Path:
     return path
 
 
-def sources(folder: Path) -> list[dict[str, Any]]:
+def sources(folder: Path) -> dict[str, dict[str, Any]]:
     """Write all sources; return their recipes."""
     folder.mkdir(exist_ok=True)
     (folder / "excluded.txt").write_text("test-article\n\nnobody\n", encoding="utf-8")
@@ -85,23 +85,32 @@ def sources(folder: Path) -> list[dict[str, Any]]:
         (f"GN:{100 + number}", f"{invented(4000 + number)} disorder", "gnome trouble", f"ICD10CM:{code}.1")
         for number, code in enumerate(CATEGORIES)
     ]
-    return [
-        {
-            "name": "articles",
+    return {
+        "articles": {
             "reader": "jsonl",
             "path": str(articles(folder)),
             "licenses": ["CC BY", "CC0"],
             "exclude_ids": str(folder / "excluded.txt"),
         },
-        {"reader": "notes", "path": str(write_notes(folder / "notes.csv", notes))},
-        {"reader": "icd10cm", "path": str(write_icd10cm(folder / "codes.xml", codes)), "sentences": True},
-        {"reader": "ontology", "path": str(write_obo(folder / "gnome.obo", terms)), "sentences": True},
-    ]
+        "notes": {"reader": "notes", "path": str(write_notes(folder / "notes.csv", notes))},
+        "codes": {
+            "reader": "icd10cm",
+            "path": str(write_icd10cm(folder / "codes.xml", codes)),
+            "sentences": True,
+        },
+        "gnomes": {
+            "reader": "ontology",
+            "path": str(write_obo(folder / "gnome.obo", terms)),
+            "sentences": True,
+        },
+    }
 
 
 def whole_recipe(folder: Path, **data: Any) -> PretrainRecipe:
     made = sources(folder)
-    lexicon = [{"reader": source["reader"], "path": source["path"]} for source in made[2:]]
+    lexicon = {
+        name: {"reader": made[name]["reader"], "path": made[name]["path"]} for name in ("codes", "gnomes")
+    }
     return recipe(made, **{"lexicon": lexicon, **data})
 
 
@@ -297,7 +306,7 @@ def test_a_stopped_preparation_goes_on_and_makes_the_same_bytes(
     made = whole_recipe(out.parent / "in")
     with pytest.raises(Stopped):
         prepare(made, tmp_path / "out", processes=1, size=SMALL, progress=stop)
-    assert json.loads((tmp_path / "out" / "prepared.json").read_bytes())["complete"] is False
+    assert not (tmp_path / "out" / "prepared.json").exists()
     told: dict[str, int] = {}
     found = prepare(
         made,
@@ -369,12 +378,12 @@ def test_what_is_held_out_depends_on_names_and_ids_alone(tmp_path: Path) -> None
     found = []
     for order in (1, -1):
         path = write_jsonl(tmp_path / f"{order}.jsonl", documents[::order])
-        made = recipe([{"name": "gnomes", "reader": "jsonl", "path": str(path)}], salience=0.0)
+        made = recipe({"gnomes": {"reader": "jsonl", "path": str(path)}}, salience=0.0)
         report = prepare(made, tmp_path / f"out{order}", processes=1)
         found.append(set(decoded(tmp_path / f"out{order}", "held_out")))
         assert 4 <= report.sources[0].held_out <= 24
     assert found[0] == found[1]
-    renamed = recipe([{"name": "dwarves", "reader": "jsonl", "path": str(path)}], salience=0.0)
+    renamed = recipe({"dwarves": {"reader": "jsonl", "path": str(path)}}, salience=0.0)
     prepare(renamed, tmp_path / "renamed", processes=1)
     assert set(decoded(tmp_path / "renamed", "held_out")) != found[0]
 
@@ -382,9 +391,9 @@ def test_what_is_held_out_depends_on_names_and_ids_alone(tmp_path: Path) -> None
 def test_near_duplicates_stay_where_the_recipe_says_so(tmp_path: Path) -> None:
     text = prose(1)
     path = write_jsonl(tmp_path / "c.jsonl", [{"id": str(n), "text": f"{text} {n}"} for n in range(8)])
-    made = recipe(
-        [{"reader": "jsonl", "path": str(path)}], near_duplicates="none", salience=0.0, held_out=0.0
-    )
-    assert prepare(made, tmp_path / "out", processes=1).sources[0].kept == 8
-    near = recipe([{"reader": "jsonl", "path": str(path)}], salience=0.0, held_out=0.0)
-    assert prepare(near, tmp_path / "near", processes=1).sources[0].kept == 1
+    source = {"copies": {"reader": "jsonl", "path": str(path)}}
+    kept = {}
+    for near in ("none", {"similarity": 0.8}):
+        made = recipe(source, near_duplicates=near, salience=0.0, held_out=0.0)
+        kept[str(near)] = prepare(made, tmp_path / str(len(kept)), processes=1).sources[0].kept
+    assert list(kept.values()) == [8, 1]

@@ -40,7 +40,7 @@ BROKEN: dict[str, tuple[str | None, dict[str, Any], type[CmbertError], str]] = {
     "unknown reader": (GOOD, {"reader": "jsnl"}, ConfigError, "unknown reader 'jsnl'.*mean 'jsonl'"),
     "no file": (None, {}, CorpusError, "broken: no such file|broken'.*no such"),
     "unknown option": (GOOD, {"options": {"txt": "a"}}, ConfigError, "unknown option 'txt'"),
-    "empty file": ("", {}, CorpusError, "source 'jsonl': no document in it"),
+    "empty file": ("", {}, CorpusError, "source 'wrong': no document in it"),
     "no text": (BODY * 9, {}, CorpusError, "broken:1: key 'text' is absent"),
     "no such text": (GOOD, {"options": {"text": "answer"}}, CorpusError, "key 'answer' is absent"),
     "no json": (f"{SECRET}\n" * 200, {}, CorpusError, "first 100 records cannot be used.*broken:1"),
@@ -53,8 +53,8 @@ BROKEN: dict[str, tuple[str | None, dict[str, Any], type[CmbertError], str]] = {
     "no ids": (GOOD, {"exclude_ids": "nowhere"}, ConfigError, "exclude_ids: nowhere: cannot be read"),
     "misspelt licence": (GOOD, {"licenses": ["CC BI"]}, ConfigError, "'CC BI' is not known"),
     "unknown collection": (GOOD, {"collection": "x"}, ConfigError, "unknown collection 'x'"),
-    "no key of a split": (GOOD, {"name": "medquad"}, CorpusError, "without 'focus' or 'doc'"),
-    "never trained on": (GOOD, {"name": "bioasq"}, ConfigError, "nothing is trained on 'bioasq'"),
+    "no key of a split": (GOOD, {"collection": "medquad"}, CorpusError, "without 'focus' or 'doc'"),
+    "never trained on": (GOOD, {"collection": "bioasq"}, ConfigError, "nothing is trained on 'bioasq'"),
     "no title": (GOOD, {"sentences": True}, CorpusError, "no title to make sentences of"),
 }
 
@@ -70,7 +70,7 @@ def broken(folder: Path, case: str) -> tuple[dict[str, Any], type[CmbertError], 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_source_is_told_before_any_work(tmp_path: Path, corpus: Path, case: str) -> None:
     source, error, said = broken(tmp_path, case)
-    sources = [{"name": "good", "reader": "jsonl", "path": str(corpus)}, source]
+    sources = {"good": {"reader": "jsonl", "path": str(corpus)}, "wrong": source}
     with pytest.raises(error, match=said) as raised:
         prepare(recipe(sources), tmp_path / "out", processes=1)
     assert SECRET not in str(raised.value)
@@ -83,7 +83,10 @@ def test_a_broken_lexicon_is_told_before_any_work(tmp_path: Path, corpus: Path, 
     wrong, error, said = broken(tmp_path, case)
     wrong.pop("sentences", None)
     with pytest.raises(error, match=said):
-        prepare(recipe([{"reader": "jsonl", "path": str(corpus)}], lexicon=[wrong]), tmp_path / "out")
+        prepare(
+            recipe({"good": {"reader": "jsonl", "path": str(corpus)}}, lexicon={"wrong": wrong}),
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -91,36 +94,30 @@ def test_files_of_ids_and_names_must_hold_some(tmp_path: Path, corpus: Path) -> 
     (tmp_path / "white.txt").write_text("\n \n", encoding="utf-8")
     source = {"reader": "jsonl", "path": str(corpus)}
     with pytest.raises(ConfigError, match=r"exclude_ids: .*white.txt: nothing in it"):
-        prepare(recipe([{**source, "exclude_ids": str(tmp_path / "white.txt")}]), tmp_path / "out")
+        prepare(recipe({"good": {**source, "exclude_ids": str(tmp_path / "white.txt")}}), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"data.exclude_names: nowhere.txt: cannot be read"):
-        prepare(recipe([source], exclude_names="nowhere.txt"), tmp_path / "out")
-
-
-def test_two_sources_with_one_name_are_refused(tmp_path: Path, corpus: Path) -> None:
-    source = {"reader": "jsonl", "path": str(corpus)}
-    with pytest.raises(ConfigError, match=r"2 are called 'jsonl'; give each a 'name'"):
-        prepare(recipe([source, source]), tmp_path / "out")
+        prepare(recipe({"good": source}, exclude_names="nowhere.txt"), tmp_path / "out")
 
 
 def test_nothing_left_is_an_error_that_says_why(tmp_path: Path, corpus: Path) -> None:
     source = {"reader": "jsonl", "path": str(corpus), "licenses": ["CC0"]}
     with pytest.raises(CorpusError, match="nothing is left to train on: of 20 documents, 20 other licence"):
-        prepare(recipe([source]), tmp_path / "out", processes=1)
+        prepare(recipe({"good": source}), tmp_path / "out", processes=1)
 
 
 def test_a_folder_of_another_recipe_is_refused_unless_it_is_begun_again(tmp_path: Path, corpus: Path) -> None:
     source = {"reader": "jsonl", "path": str(corpus)}
     out = tmp_path / "out"
-    first = prepare(recipe([source], held_out=0.0), out, processes=1)
+    first = prepare(recipe({"good": source}, held_out=0.0), out, processes=1)
     with pytest.raises(ConfigError, match=r"was prepared with another data.minimum_characters.*--restart"):
-        prepare(recipe([source], held_out=0.0, minimum_characters=30), out, processes=1)
-    heavier = recipe([{**source, "weight": 3.0}], held_out=0.0)
+        prepare(recipe({"good": source}, held_out=0.0, minimum_characters=30), out, processes=1)
+    heavier = recipe({"good": {**source, "weight": 3.0}}, held_out=0.0)
     assert prepare(heavier, out, processes=1).sources == first.sources  # decides nothing that is prepared
     with corpus.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"id": "new", "text": prose(99)}) + "\n")
     with pytest.raises(ConfigError, match="another files"):
-        prepare(recipe([source], held_out=0.0), out, processes=1)
-    again = prepare(recipe([source], held_out=0.0), out, processes=1, restart=True)
+        prepare(recipe({"good": source}, held_out=0.0), out, processes=1)
+    again = prepare(recipe({"good": source}, held_out=0.0), out, processes=1, restart=True)
     assert again.sources[0].kept == first.sources[0].kept + 1
 
 
@@ -130,7 +127,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: 
     (out / "thesis.tex").write_text("years of work", encoding="utf-8")
     for restart in (False, True):
         with pytest.raises(ConfigError, match=r"holds 'thesis.tex' and no prepared.json"):
-            prepare(recipe([{"reader": "jsonl", "path": str(corpus)}]), out, restart=restart)
+            prepare(recipe({"good": {"reader": "jsonl", "path": str(corpus)}}), out, restart=restart)
     assert (out / "thesis.tex").read_text(encoding="utf-8") == "years of work"
 
 
@@ -140,12 +137,12 @@ def test_a_second_process_waits_for_its_turn(tmp_path: Path, corpus: Path) -> No
     with (out / "prepare.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StorageError, match="another process prepares text in this folder"):
-            prepare(recipe([{"reader": "jsonl", "path": str(corpus)}]), out, processes=1)
+            prepare(recipe({"good": {"reader": "jsonl", "path": str(corpus)}}), out, processes=1)
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path, corpus: Path) -> None:
     out = tmp_path / "out"
-    made = recipe([{"reader": "jsonl", "path": str(corpus)}], held_out=0.0)
+    made = recipe({"good": {"reader": "jsonl", "path": str(corpus)}}, held_out=0.0)
 
     def stop(phase: str, count: int) -> None:
         if phase == "judging":
@@ -166,7 +163,7 @@ def test_a_source_that_breaks_off_is_told_and_what_was_read_is_kept(tmp_path: Pa
     plain = write_jsonl(tmp_path / "plain.jsonl", documents)
     packed = gzip.compress(plain.read_bytes())
     (tmp_path / "cut.jsonl.gz").write_bytes(packed[: len(packed) * 3 // 4])
-    made = recipe([{"reader": "jsonl", "path": str(tmp_path / "cut.jsonl.gz")}])
+    made = recipe({"good": {"reader": "jsonl", "path": str(tmp_path / "cut.jsonl.gz")}})
     for processes in (1, 2):
         with pytest.raises(CorpusError, match=r"cut.jsonl.gz: truncated or damaged gzip data after line \d+"):
             prepare(made, tmp_path / "out", processes=processes, size=ShardSize(30_000, 100))

@@ -1,0 +1,131 @@
+"""The README.md of a pretrained model, written from what happened."""
+
+from __future__ import annotations
+
+import csv
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
+from cmbert_retrieval.pretraining.recipe import PretrainRecipe
+
+CARD = "README.md"
+
+_LIMITS = """## Limits
+
+A masked language model: it fills in words, and is the start of something that is fine-tuned. Its vectors were not
+trained for search. It repeats what stands in its sources, mistakes and prejudice included. It is no medical device, and
+was not made by the authors of the paper whose method it follows (arXiv 2504.03964).
+"""
+
+
+def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequence[Path]) -> str:
+    """Return the text of a card: data with licences, recipe, what was measured, limits.
+
+    Args:
+        recipe: what was done.
+        report: that of the prepared data.
+        phases: the folders of the phases, with their tables.
+    """
+    import yaml
+
+    header: dict[str, Any] = {
+        "language": "en",
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["modernbert", "biomedical", "clinical"],
+    }
+    if recipe.model.checkpoint is not None and not Path(recipe.model.checkpoint).is_absolute():
+        header["base_model"] = recipe.model.checkpoint
+    start = "random weights" if recipe.model.checkpoint is None else _name(recipe.model.checkpoint)
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n",
+        f"# {recipe.name}\n",
+        f"A ModernBERT, pretrained from {start} by masked language modelling with "
+        f"{recipe.masking.method} masking ({recipe.masking.first_rate:.0%} of the tokens at the beginning, "
+        f"{recipe.masking.last_rate:.0%} at the end).\n",
+        "## Data\n",
+        _sources(report),
+        "## Training\n",
+        _table(["phase", "context", "tokens", "steps", "learning rate", "last loss"], _phases(recipe, phases)),
+        "## Held-out text\n",
+        "Documents that were kept apart, masked uniformly at 15 %. Terms are the tokens of names in code systems and "
+        "ontologies.\n",
+        _table(["phase", "tokens", "all: @1", "@5", "@10", "@25", "terms: @1", "@5", "@10", "@25"],
+               _held_out(phases)),  # fmt: skip
+        _LIMITS,
+        "## Recipe\n",
+        f"```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n",
+        f"Made by cmbert-retrieval {metadata.version('cmbert-retrieval')}, torch {metadata.version('torch')}, "
+        f"transformers {metadata.version('transformers')}, Python {platform.python_version()}.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _name(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def _public(recipe: PretrainRecipe) -> dict[str, Any]:
+    """Return a recipe without the folders of the machine that it ran on."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [without(inner) for inner in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    public: dict[str, Any] = without(recipe.model_dump(mode="json"))
+    return public
+
+
+def _sources(report: Mapping[str, Any]) -> str:
+    rows = [
+        (name, f"{source['kept']:,}", f"{source['tokens']:,}", ", ".join(source["licenses"]) or "not stated")
+        for name, source in report.get("sources", {}).items()
+    ]
+    return _table(["source", "documents", "tokens", "licences"], rows)
+
+
+def _phases(recipe: PretrainRecipe, phases: Sequence[Path]) -> list[tuple[str, ...]]:
+    rows = []
+    for number, (phase, folder) in enumerate(zip(recipe.phases, phases, strict=True), start=1):
+        last = _last(folder / TRAINING_TABLE)
+        rows.append(
+            (
+                str(number),
+                f"{phase.context:,}",
+                f"{int(last['tokens']):,}" if last else "",
+                f"{int(last['step']):,}" if last else "",
+                f"{phase.learning_rate:g}",
+                f"{float(last['loss']):.3f}" if last else "",
+            )
+        )
+    return rows
+
+
+def _held_out(phases: Sequence[Path]) -> list[tuple[str, ...]]:
+    rows = []
+    for number, folder in enumerate(phases, start=1):
+        last = _last(folder / HELD_OUT_TABLE)
+        if last:
+            shares = [f"{float(last[f'{part}accuracy@{k}']):.3f}" for part in ("", "terms_") for k in (1, 5, 10, 25)]
+            rows.append((str(number), f"{int(last['tokens']):,}", *shares))
+    return rows
+
+
+def _last(path: Path) -> dict[str, str] | None:
+    """Return the last line of a table, or None."""
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        return next(reversed(list(csv.DictReader(file))), None)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

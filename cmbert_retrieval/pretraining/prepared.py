@@ -1,0 +1,72 @@
+"""Prepared data, opened: tokenizer, token shards, and which document stands in which row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.pretraining.packing import Plan, mix, plan_rows, read_plan, write_plan
+from cmbert_retrieval.pretraining.rows import SpecialTokens
+from cmbert_retrieval.pretraining.shards import TokenShards
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Prepared data, opened.
+
+    Attributes:
+        folder: where they are.
+        tokenizer: what made the tokens.
+        train: what is learnt from.
+        held_out: what is measured on.
+    """
+
+    folder: Path
+    tokenizer: PreTrainedTokenizerFast
+    train: TokenShards
+    held_out: TokenShards
+
+    @classmethod
+    def open(cls, folder: Path) -> Prepared:
+        """Open a folder that ``prepare`` has finished.
+
+        Raises:
+            CorpusError: it is not there, or not finished.
+        """
+        if not (folder / "prepared.json").is_file():
+            raise CorpusError(
+                f"{folder}: no prepared data; run: cmbert pretrain prepare RECIPE --out {folder}"
+            )
+        from transformers import AutoTokenizer
+
+        return cls(
+            folder,
+            AutoTokenizer.from_pretrained(folder / "tokenizer"),
+            TokenShards(sorted((folder / "train").glob("*.arrow"))),
+            TokenShards(sorted((folder / "held_out").glob("*.arrow"))),
+        )
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The ids that rows are made with."""
+        found = self.tokenizer
+        return SpecialTokens(
+            cls=found.cls_token_id, sep=found.sep_token_id, pad=found.pad_token_id, mask=found.mask_token_id
+        )
+
+    def plan(self, part: str, context: int, seed: int, weights: Sequence[float] | None = None) -> Plan:
+        """Return which documents stand in which row, made once and kept beside the data."""
+        shards = self.train if part == "train" else self.held_out
+        folder = self.folder / "plans" / f"{part}-{seed}"
+        try:
+            return read_plan(folder, context)
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+            documents = mix(shards.sources, weights, seed) if weights is not None else None
+            return write_plan(plan_rows(shards.lengths, context, seed, documents=documents), folder, context)

@@ -1,0 +1,322 @@
+"""A pretraining run from prepared data to a checkpoint that anything of the ecosystem opens."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+
+from cmbert_retrieval.encoders.devices import choose_attention, choose_device, choose_dtype
+from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.pretraining import attention as packed
+from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
+from cmbert_retrieval.pretraining.model import build_model
+from cmbert_retrieval.pretraining.optimizers import make_optimizer
+from cmbert_retrieval.pretraining.packing import Plan
+from cmbert_retrieval.pretraining.prepared import Prepared
+from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe, TrainingRecipe
+from cmbert_retrieval.pretraining.rows import PackedRows
+from cmbert_retrieval.pretraining.schedules import warmup_stable_decay
+from cmbert_retrieval.pretraining.trainer import MaskedTrainer, MaskingPlan, last_checkpoint
+from cmbert_retrieval.storage import atomic_file, fsync_folder, fsync_tree, sha256_of
+
+FINISHED = "model"
+"""The folder of a phase's weights once it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSteps:
+    """How a phase is divided.
+
+    Attributes:
+        steps: of the phase.
+        rows: of a step, over all processes.
+        micro_rows: that a process computes at once.
+        accumulation: micro-batches of a process and step.
+    """
+
+    steps: int
+    rows: int
+    micro_rows: int
+    accumulation: int
+
+
+def divide(phase: PhaseRecipe, training: TrainingRecipe, processes: int) -> PhaseSteps:
+    """Return how a phase is divided among steps, processes and micro-batches.
+
+    The rows of a step depend on the recipe alone; a step is the same for any number of processes.
+
+    Raises:
+        ConfigError: the rows of a step cannot be shared out evenly.
+    """
+    rows = max(1, training.batch_tokens // phase.context)
+    if rows % processes:
+        raise ConfigError(
+            f"a step has {rows} rows of {phase.context} tokens, which {processes} processes cannot share "
+            f"evenly; set training.batch_tokens to a multiple of {phase.context * processes}"
+        )
+    share = rows // processes
+    most = max(1, min(share, training.micro_batch_tokens // phase.context))
+    micro_rows = next(size for size in range(most, 0, -1) if share % size == 0)
+    steps = -(-phase.tokens // (rows * phase.context))
+    return PhaseSteps(steps, rows, micro_rows, share // micro_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        folder: the finished model, or None when a signal stopped the run behind a checkpoint.
+        held_out: the last measurement.
+    """
+
+    folder: Path | None
+    held_out: dict[str, float]
+
+
+def pretrain(
+    recipe: PretrainRecipe, data: Path, out: Path, *, bar: Callable[[str, int], AbstractContextManager[Bar]]
+) -> Outcome:
+    """Train the phases of a recipe, going on from the last checkpoint in ``out`` where there is one.
+
+    Args:
+        recipe: what is done.
+        data: prepared data.
+        out: gets a folder a phase, and the finished model.
+        bar: makes what progress is shown on, for a label and a number of tokens.
+
+    Raises:
+        ConfigError: ``out`` holds another run, or the recipe does not fit the number of processes.
+        DivergedError: the loss is not a number any more.
+    """
+    prepared = Prepared.open(data)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    divided = [divide(phase, recipe.training, processes) for phase in recipe.phases]
+    # One process writes what the others then find: data and out lie where all of them see them.
+    with PartialState(cpu=choose_device(None).type == "cpu").main_process_first():
+        out.mkdir(parents=True, exist_ok=True)
+        pin(recipe, prepared, out)
+        for phase in recipe.phases:
+            _plan(recipe, phase, prepared)
+            prepared.plan("held_out", phase.context, 0)
+    model, held_out = recipe.model, dict[str, float]()
+    for number, (phase, part) in enumerate(zip(recipe.phases, divided, strict=True)):
+        run = _Phase(
+            recipe=recipe.model_copy(update={"model": model}),
+            phase=phase,
+            part=part,
+            masking=_masking(recipe, prepared, divided, number),
+            prepared=prepared,
+            folder=out / f"phase-{number + 1}",
+        )
+        with bar(f"phase {number + 1} of {len(divided)}", part.steps * part.rows * phase.context) as shown:
+            held_out = run.train(shown)
+        if not (run.folder / FINISHED).exists():
+            return Outcome(None, held_out)
+        model = model.model_copy(update={"checkpoint": str(run.folder / FINISHED)})
+    return Outcome(run.folder / FINISHED, held_out)
+
+
+def _masking(
+    recipe: PretrainRecipe, prepared: Prepared, divided: Sequence[PhaseSteps], number: int
+) -> MaskingPlan:
+    return MaskingPlan(
+        first_rate=recipe.masking.first_rate,
+        last_rate=recipe.masking.last_rate,
+        steps=sum(part.steps for part in divided),
+        steps_before=sum(part.steps for part in divided[:number]),
+        seed=recipe.seed,
+        mask_id=prepared.special.mask,
+        vocabulary=len(prepared.tokenizer),
+    )
+
+
+def pin(recipe: PretrainRecipe, prepared: Prepared, out: Path) -> None:
+    """Write down what run a folder holds, and refuse another one.
+
+    Raises:
+        ConfigError: the folder holds a run of another recipe, or on other data.
+    """
+    path = out / "run.json"
+    pins: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": sha256_of(prepared.folder / "prepared.json"),
+    }
+    # How often is looked and told may change between two runs of the same training.
+    for name in ("checkpoint_steps", "keep_checkpoints", "evaluate_steps", "log_steps", "report_to",
+                 "micro_batch_tokens", "attention", "compile"):  # fmt: skip
+        del pins["recipe"]["training"][name]
+    if path.exists():
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+        if known != pins:
+            raise ConfigError(
+                f"{out} holds a run of {_difference(known, pins)}; give that back, or choose another --out"
+            )
+    else:
+        with atomic_file(path) as file:
+            file.write(json.dumps(pins, indent=2).encode())
+
+
+def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    if known["data"] != wanted["data"]:
+        return "other data"
+    here, there = (dict(_flat(pins["recipe"])) for pins in (known, wanted))
+    key = next(key for key in {**here, **there} if here.get(key) != there.get(key))
+    return f"{key}={here.get(key)!r}, not {there.get(key)!r}"
+
+
+def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _flat(value, f"{name}.{key}" if name else key)
+    elif isinstance(values, list) and values and isinstance(values[0], Mapping):
+        for number, value in enumerate(values):
+            yield from _flat(value, f"{name}.{number}")
+    else:
+        yield name, values
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """One phase, ready to be trained."""
+
+    recipe: PretrainRecipe
+    phase: PhaseRecipe
+    part: PhaseSteps
+    masking: MaskingPlan
+    prepared: Prepared
+    folder: Path
+
+    def train(self, bar: Bar) -> dict[str, float]:
+        """Train to the end, or to where a signal stops it; return the last measurement on held-out text."""
+        finished = self.folder / FINISHED
+        if finished.exists():
+            return {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stop = StopOnSignal()
+        trainer = self._trainer(stop, bar)
+        resumed = last_checkpoint(self.folder)
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if stop.stopped:
+            return {}
+        held_out = trainer.evaluate() if self.prepared.held_out else {}
+        if trainer.is_world_process_zero():
+            building = finished.with_name(f"{FINISHED}.building")
+            shutil.rmtree(building, ignore_errors=True)
+            trainer.accelerator.unwrap_model(trainer.model).save_pretrained(building)
+            self.prepared.tokenizer.save_pretrained(building)
+            fsync_tree(building)
+            building.rename(finished)
+            fsync_folder(self.folder)
+        trainer.accelerator.wait_for_everyone()
+        return held_out
+
+    def _trainer(self, stop: StopOnSignal, bar: Bar) -> MaskedTrainer:
+        recipe, training, part = self.recipe, self.recipe.training, self.part
+        device = choose_device(None)
+        attention = _attention(training.attention, device)
+        model, _ = build_model(
+            recipe.model, self.phase, self.prepared.tokenizer, seed=recipe.seed, attention=attention
+        )
+        special = self.prepared.special
+        plan = _plan(recipe, self.phase, self.prepared)
+        rows = PackedRows(self.prepared.train, plan, special, rows=part.steps * part.rows, seed=recipe.seed)
+        plan = self.prepared.plan("held_out", self.phase.context, 0)
+        measured = min(len(plan), -(-training.evaluate_tokens // self.phase.context))
+        held_out = PackedRows(self.prepared.held_out, plan, special, rows=measured, seed=0)
+        optimizer = make_optimizer(model, training, self.phase.learning_rate)
+        factor = partial(
+            warmup_stable_decay, steps=part.steps, warmup=self.phase.warmup, decay=self.phase.decay
+        )
+        trainer = MaskedTrainer(
+            model=model,
+            args=self._arguments(device),
+            train_dataset=rows,
+            held_out=held_out if len(held_out) else None,
+            masking=self.masking,
+            uniform=recipe.masking.method == "uniform",
+            attention=attention,
+            window=model.config.local_attention,
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)),
+            callbacks=[
+                stop,
+                ShowProgress(
+                    bar, step_tokens=part.rows * self.phase.context, step_flops=0.0, peak_flops=None
+                ),
+                TableLog(self.folder, step_tokens=part.rows * self.phase.context, rate=self.masking.rate),
+            ],
+        )
+        for talkative in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(talkative)
+        return trainer
+
+    def _arguments(self, device: torch.device) -> TrainingArguments:
+        training, part = self.recipe.training, self.part
+        held_out = bool(len(self.prepared.held_out))
+        return TrainingArguments(
+            output_dir=str(self.folder),
+            max_steps=part.steps,
+            per_device_train_batch_size=part.micro_rows,
+            per_device_eval_batch_size=part.micro_rows,
+            gradient_accumulation_steps=part.accumulation,
+            max_grad_norm=training.max_gradient_norm,
+            bf16=_bf16(training.precision, device),
+            use_cpu=device.type == "cpu",
+            torch_compile=training.compile,
+            save_steps=training.checkpoint_steps,
+            eval_strategy="steps" if held_out else "no",
+            eval_steps=training.evaluate_steps,
+            logging_steps=training.log_steps,
+            logging_nan_inf_filter=False,
+            report_to=training.report_to,
+            run_name=self.recipe.name,
+            seed=self.recipe.seed,
+            remove_unused_columns=False,
+            ddp_find_unused_parameters=False,
+            dataloader_num_workers=4 if device.type == "cuda" else 0,
+            dataloader_pin_memory=device.type == "cuda",
+            disable_tqdm=True,
+        )
+
+
+def _plan(recipe: PretrainRecipe, phase: PhaseRecipe, prepared: Prepared) -> Plan:
+    """Return the rows of a phase.
+
+    Raises:
+        CorpusError: there are none.
+    """
+    weights = [source.weight for source in recipe.data.sources.values()]
+    plan = prepared.plan("train", phase.context, recipe.seed, weights)
+    if not len(plan):
+        raise CorpusError(f"{prepared.folder}: no text to train on")
+    return plan
+
+
+def _attention(name: str, device: torch.device) -> str:
+    """Return the attention as transformers names it.
+
+    Raises:
+        EncoderError: it was asked for by name, and is not there.
+    """
+    if name == "packed" or (name == "auto" and device.type == "cpu"):
+        return packed.register()
+    if name == "auto":
+        return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+    return choose_attention(name, device) or "sdpa"
+
+
+def _bf16(precision: str, device: torch.device) -> bool:
+    names = {"auto": "auto", "bf16": "bfloat16", "fp32": "float32"}
+    return bool(choose_dtype(names[precision], device) == torch.bfloat16)
