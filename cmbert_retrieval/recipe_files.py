@@ -56,7 +56,7 @@ def overridden(
 
     Args:
         values: as a recipe file has them.
-        overrides: ``section.key=value`` each; the value is YAML.
+        overrides: ``section.key=value`` each; the value is YAML. Items of a list are named by number, from 0.
         prepare: called with what one override says, as nested mappings, before it is put in.
 
     Raises:
@@ -139,8 +139,23 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, list) and isinstance(value, dict) and value:
+            merged[key] = _with_items(key, old, value)
+        else:
+            merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _with_items(key: str, items: list[Any], above: Mapping[str, Any]) -> list[Any]:
+    """Return a list with some of its items changed: ``sources.0.path=...`` names the first one."""
+    changed = list(items)
+    for place, value in above.items():
+        if not (place.isascii() and place.isdigit() and int(place) < len(items)):
+            raise ConfigError(
+                f"'{key}.{place}': '{key}' is a list of {len(items)}; expected the number of an item, from 0"
+            )
+        changed[int(place)] = _merged({place: changed[int(place)]}, {place: value})[place]
+    return changed
 
 
 _TYPES_ELSEWHERE = {
