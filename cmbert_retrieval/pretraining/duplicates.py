@@ -29,6 +29,9 @@ SHINGLE = 5
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _BATCH = 4096
+_CROWD = 64
+"""Documents of a band that later ones are compared with. Where more have the same, all are made after one
+template (normal findings of radiology), and to compare each with each would take for ever."""
 _SEED = 1
 _MISSED = 0.9
 """What a missed near-duplicate weighs when bands are chosen, against one that is looked at in vain."""
@@ -211,7 +214,8 @@ def _judge_near(
                 verdicts[row] = Verdict.COPY if excluded else Verdict.NEAR
                 continue
         for key in mine:
-            buckets[key].append(number)
+            if len(buckets[key]) < _CROWD:
+                buckets[key].append(number)
 
 
 def _band_keys(signatures: NDArray[np.uint32], count: int, width: int) -> NDArray[np.uint64]:

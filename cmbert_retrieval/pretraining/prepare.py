@@ -93,8 +93,8 @@ def prepare(
         out: the folder to make, or to go on with. Complete, nothing is done.
         processes: that work at the same time; None takes as many as there are cores.
         progress: told a phase and how much more of it is done: ``total`` documents expected, ``documents``
-            read, ``resumed`` (documents or shards of an earlier run), ``judging`` documents for duplicates,
-            ``vocabulary``, ``terms``, ``words`` counted, ``shards`` to tokenise, ``tokens``.
+            read, ``resumed`` documents of an earlier run, ``judging`` documents for duplicates,
+            ``vocabulary``, ``terms``, ``words`` counted, ``shards`` to make, ``tokens``, ``resumed_tokens``.
         restart: throw away what an earlier run made of another recipe.
         size: of text shards.
 

@@ -24,6 +24,9 @@ class PretrainingSource(SourceRecipe):
     weight: float = Field(default=1.0, gt=0, le=100)
     """How often its documents are seen while others are seen once; 0.5 takes half of them."""
 
+    license: str | None = None
+    """The licence of documents that do not name one themselves, as reports and model cards tell it."""
+
     licenses: list[str] | None = None
     """Documents with another licence are left out and counted. null: all are taken."""
 

@@ -119,7 +119,7 @@ class OpenSource:
         yield batch
 
     def _take(self, document: Document, batch: Batch) -> int:
-        license_name = _license_of(document)
+        license_name = _license_of(document, self.recipe.license)
         if self._licenses is not None and license_name.casefold() not in self._licenses:
             batch.counts["other_license"] += 1
             return 0
@@ -216,9 +216,11 @@ def _first_document(corpus: Corpus, name: str) -> Document:
     raise CorpusError(f"source '{name}': {reason}")
 
 
-def _license_of(document: Document) -> str:
+def _license_of(document: Document, otherwise: str | None) -> str:
     given = document.metadata.get("license")
     if not isinstance(given, str) or not given.strip():
+        given = otherwise or ""
+    if not given.strip():
         return "unknown"
     normal = normalize_license(given)
     plain = " ".join(given.split())

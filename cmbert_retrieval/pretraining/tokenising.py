@@ -111,11 +111,12 @@ def write_tokens(
         boost: what the weight of a term is multiplied with.
         strength: the power of a word's odds in its weight.
         processes: that work at the same time; the files are the same for any number.
-        notify: told ``tokens``, or ``resumed`` shards.
+        notify: told ``tokens``, and ``resumed_tokens`` of an earlier run.
     """
-    missing = [task for task in tasks if not task.path.exists()]
-    if len(missing) < len(tasks):
-        notify("resumed", len(tasks) - len(missing))
+    there = {task.path for task in tasks if task.path.exists()}
+    missing = [task for task in tasks if task.path not in there]
+    if there:
+        notify("resumed_tokens", sum(count_tokens([task for task in tasks if task.path in there]).values()))
     if missing:
         make_tool = partial(TokenTool.open, folder, boost, strength)
         for count in in_processes(_write, missing, processes, make_tool):

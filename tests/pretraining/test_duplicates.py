@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,22 @@ def test_bands_find_what_the_index_of_datasketch_finds(tmp_path: Path) -> None:
             index.insert(row, minhash)
     assert found.tolist() == expected
     assert 50 < expected.count(Verdict.NEAR) < 300
+
+
+def test_documents_made_after_one_template_are_judged_in_no_time(tmp_path: Path) -> None:
+    template = prose(1, 100)
+    generator = np.random.default_rng(2)
+    texts = []
+    for number in range(3000):
+        words = template.split()
+        for place in generator.choice(100, 3, replace=False).tolist():
+            words[place] = f"own{number}{place}"
+        texts.append((str(number), " ".join(words), Part.TRAIN))
+    made = shard(tmp_path / "0.arrow", texts)
+    began = time.perf_counter()
+    (found,) = judge([[made]], 0.9)
+    assert time.perf_counter() - began < 5  # each with each would be 4.5 million comparisons
+    assert np.count_nonzero(found == Verdict.KEPT) > 2000
 
 
 def test_shards_may_be_empty(tmp_path: Path) -> None:

@@ -388,6 +388,16 @@ def test_what_is_held_out_depends_on_names_and_ids_alone(tmp_path: Path) -> None
     assert set(decoded(tmp_path / "renamed", "held_out")) != found[0]
 
 
+def test_a_source_may_tell_the_licence_that_its_documents_do_not(tmp_path: Path) -> None:
+    documents = [{"id": str(n), "text": prose(n), **({"license": "CC0"} if n % 2 else {})} for n in range(6)]
+    path = str(write_jsonl(tmp_path / "c.jsonl", documents))
+    counted = []
+    for values in ({}, {"license": "CC-BY 4.0"}, {"license": "gnome's", "licenses": ["Gnome's", "CC BY"]}):
+        made = recipe({"a": {"reader": "jsonl", "path": path, **values}}, salience=0.0, held_out=0.0)
+        counted.append(prepare(made, tmp_path / str(len(counted)), processes=1).sources[0].licenses)
+    assert counted == [{"CC0": 3, "unknown": 3}, {"CC BY": 3, "CC0": 3}, {"gnome's": 3}]
+
+
 def test_near_duplicates_stay_where_the_recipe_says_so(tmp_path: Path) -> None:
     text = prose(1)
     path = write_jsonl(tmp_path / "c.jsonl", [{"id": str(n), "text": f"{text} {n}"} for n in range(8)])
