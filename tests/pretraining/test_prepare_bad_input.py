@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +171,35 @@ def test_a_source_that_breaks_off_is_told_and_what_was_read_is_kept(tmp_path: Pa
         with pytest.raises(CorpusError, match=r"cut.jsonl.gz: truncated or damaged gzip data after line \d+"):
             prepare(made, tmp_path / "out", processes=processes, size=ShardSize(30_000, 100))
     assert len(list((tmp_path / "out" / "texts").glob("*.arrow"))) > 3
+
+
+def test_a_disk_that_is_full_is_told_and_the_same_command_goes_on(tmp_path: Path, corpus: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "from prepare_samples import recipe\n"
+        "from cmbert_retrieval.pretraining.prepare import prepare\n"
+        "largest = int(sys.argv[3])\n"
+        "if largest: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))\n"
+        "made = recipe({'good': {'reader': 'jsonl', 'path': sys.argv[1]}}, held_out=0.0)\n"
+        "prepare(made, Path(sys.argv[2]), processes=1)\n"
+    )
+    folder = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder.parent), str(folder)])}
+
+    def run(out: Path, largest: int) -> str:
+        command = [sys.executable, "-c", program, str(corpus), str(out), str(largest)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+    assert run(tmp_path / "whole", 0) == ""
+    for largest in (3_000, 12_000, 20_000):  # the texts, the salience or the tokenizer do not fit
+        told = run(tmp_path / "full", largest)
+        assert ": cannot be written: " in told and "run the same command again" in told
+        assert not (tmp_path / "full" / "prepared.json").exists()
+    assert run(tmp_path / "full", 0) == ""
+    for path in (tmp_path / "whole").rglob("*"):
+        if path.is_file() and path.name != "report.json":
+            assert (
+                tmp_path / "full" / path.relative_to(tmp_path / "whole")
+            ).read_bytes() == path.read_bytes()
+    assert not list((tmp_path / "full").rglob("*.tmp"))
