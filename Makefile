@@ -32,7 +32,7 @@ test: lint ## lint, types, layers and the fast tests (90 s on two cores); needs 
 	@$(RUN) pytest $(TEST_FLAGS) -m "not slow and not gpu"
 
 test-extras: export HF_HUB_OFFLINE := 1
-test-extras: $(DONE)/dev $(DONE)/minilm $(DONE)/data $(DONE)/eval ## the slow tests: real models, real data, faults, GPUs where there are some
+test-extras: $(DONE)/dev $(DONE)/minilm $(DONE)/data $(DONE)/eval $(DONE)/pretrain ## the slow tests: real models, real data, faults, GPUs where there are some
 	@$(RUN) pytest $(EXTRAS_FLAGS) -m "slow or gpu" || \
 	{ code=$$?; test $$code -eq 5 && echo "there are no slow tests"; }
 
@@ -88,6 +88,11 @@ $(DONE)/data: pyproject.toml constraints.txt | $(DONE)/venv
 $(DONE)/eval: pyproject.toml constraints.txt | $(DONE)/venv
 	@echo "installing bm25s, which the evaluation compares with (seconds)"
 	@$(INSTALL) --editable '.[eval]'
+	@touch $@
+
+$(DONE)/pretrain: pyproject.toml constraints.txt | $(DONE)/venv
+	@echo "installing what pretraining needs (some minutes the first time)"
+	@$(INSTALL) --editable '.[pretrain]'
 	@touch $@
 
 $(DONE)/minilm: pyproject.toml constraints.txt | $(DONE)/venv

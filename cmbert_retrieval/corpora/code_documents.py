@@ -29,7 +29,7 @@ _LABELS = {
 }
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Windows-1252 that was read as Latin-1 is found in many files: "bird fancier\x92s lung".
-_MISREAD = {
+MISREAD = {
     code: bytes([code]).decode("cp1252")
     for code in range(0x80, 0xA0)
     if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
@@ -99,7 +99,7 @@ def code_document(
 def clean(text: str) -> str:
     """Return a text on one line: no control characters, no halves of surrogate pairs, single spaces."""
     if not text.isprintable():
-        text = _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", text.translate(_MISREAD)))
+        text = _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", text.translate(MISREAD)))
     return " ".join(text.split())
 
 

@@ -24,11 +24,18 @@ class PretrainingSource(SourceRecipe):
     weight: float = Field(default=1.0, gt=0, le=100)
     """How often its documents are seen while others are seen once; 0.5 takes half of them."""
 
+    license: str | None = None
+    """The licence of documents that do not name one themselves, as reports and model cards tell it."""
+
     licenses: list[str] | None = None
     """Documents with another licence are left out and counted. null: all are taken."""
 
     exclude_ids: str | None = None
     """A file of document ids, one a line, that are left out: source articles of test queries."""
+
+    collection: str | None = None
+    """The collection of ``evaluation/splits.py`` that it holds (``medquad``, ``ontology``): what is frozen
+    there as test or validation is left out. null: told by the source's name, else by its reader."""
 
     sentences: bool = False
     """For code systems and ontologies: sentences about each entry instead of its text."""
@@ -68,6 +75,10 @@ class DataRecipe(Section):
 
     minimum_characters: int = Field(default=20, ge=1)
     """Shorter documents are left out and counted."""
+
+    exclude_names: str | None = None
+    """A file of names, one a line: held-out questions. Codes and terms that are called so, in any source with
+    ``sentences`` and in the lexicon, are left out: other code systems have the same names for them."""
 
     near_duplicates: Annotated[DuplicatesRecipe | None, BeforeValidator(_none_means_absent)] = (
         DuplicatesRecipe()
@@ -278,6 +289,8 @@ def _with_absolute_paths(
                     for name, source in data[section].items()
                 }
         data |= _with_absolute_model(data, "tokenizer", "model", folder)
+        if isinstance(data.get("exclude_names"), str):
+            data["exclude_names"] = absolute_path(data["exclude_names"], folder)
     return made | _with_absolute_model(made, "model", "checkpoint", folder)
 
 

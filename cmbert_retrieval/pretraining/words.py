@@ -46,6 +46,11 @@ def find_words(text: str) -> Words:
     return Words([source[start:end].lower() for start, end in found], starts, ends, joined)
 
 
+def lower_words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without their places."""
+    return _WORD.findall(text.lower())
+
+
 @lru_cache(maxsize=1 << 20)
 def word_hash(word: str) -> int:
     """Return 64 bits that stand for a word, the same in every process."""
