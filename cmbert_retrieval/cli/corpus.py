@@ -110,7 +110,7 @@ def fetch(
     """Fetch articles of PMC or records of PubMed from their publisher: those of --ids, --since or --all.
 
     Stopped or killed, it goes on where it was when it is run again.
-    What is there already and has not changed is not fetched again.
+    What is there already and has not changed is not fetched again; of pubmed --ids, what is there.
     """
     if sum((ids is not None, since is not None, everything)) != 1:
         raise typer.BadParameter("say what to fetch: exactly one of --ids FILE, --since DATE and --all")
