@@ -41,6 +41,7 @@ class PubmedCorpus(Corpus):
         "language": "text",
         "mesh": "text",
         "mesh_major": "text",
+        "mesh_supplementary": "text",
         "keywords": "text",
         "is_retracted": "boolean",
         "doi": "text",
