@@ -166,6 +166,16 @@ def test_an_answer_that_is_not_whole_is_asked_for_again(
     assert report.fetched == 2 and not report.failed_file.exists()
 
 
+def test_an_answer_without_end_is_refused(
+    ncbi: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cmbert_retrieval.corpora.fetch_efetch._MAX_ANSWER_BYTES", 10_000)
+    report = fetch(ncbi, tmp_path / "p", *range(1, 101))
+    assert (report.failed, len(ncbi.requests)) == (100, 1)
+    assert report.failures == ["efetch.fcgi: more than the expected 10,000 bytes"]
+    assert list((tmp_path / "p/.fetch").glob("*.part*")) == []
+
+
 def test_one_request_that_fails_costs_only_its_own_records(ncbi: Publisher, tmp_path: Path) -> None:
     ncbi.faults["efetch.fcgi"] = [status(403)]
     report = fetch(ncbi, tmp_path / "p", *range(1, 451), connections=1)
