@@ -154,7 +154,8 @@ class Code:
         children: the codes right below, without seventh-character variants.
         chapter: the chapter's number.
         block: the block's range (``I20-I25``).
-        billable: whether the code may be used on a claim. A code that needs a seventh character is not.
+        billable: whether the code may be used on a claim; None where its source does not say, or its system
+            is not for claims. A code that needs a seventh character may not.
         terms: inclusion terms and "includes" notes: other names of the same thing.
         notes: note type -> lines, in the words of the publisher (``excludes1``, ``code_first``, ...).
         seventh: seventh character -> meaning, when the code takes one; offered on the code that they extend.
@@ -171,7 +172,7 @@ class Code:
     children: tuple[str, ...] = ()
     chapter: str = ""
     block: str = ""
-    billable: bool = False
+    billable: bool | None = None
     terms: tuple[str, ...] = ()
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seventh: Mapping[str, str] = field(default_factory=dict)

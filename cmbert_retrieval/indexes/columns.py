@@ -17,6 +17,12 @@ _INTEGERS = range(-(2**63), 2**63)
 Number = TypeVar("Number", int, float)
 
 Value = str | int | float
+CASELESS = frozenset(("doi",))
+"""Columns of text whose values are the same in any case. Documents keep them as their publishers write them.
+
+Source:
+    ISO 26324; DOI Handbook, section "Case sensitivity".
+"""
 COLLECTIONS = (list, tuple, set, frozenset)
 """What holds several values of a document in one column, or several values of a filter."""
 
@@ -121,6 +127,11 @@ def _day(value: Any) -> int:
     raise ValueError(f"{type(value).__name__}, expected a date like 2026-01-31")
 
 
+def in_one_case(name: str, value: Value) -> Value:
+    """Return a stored value as it is compared: in lower case where the column ``name`` knows no case."""
+    return value.lower() if name in CASELESS and isinstance(value, str) else value
+
+
 def encode_all(
     columns: Mapping[str, str], metadata: Mapping[str, Any]
 ) -> Iterator[tuple[int, Value | None, str]]:
@@ -134,6 +145,6 @@ def encode_all(
             continue
         for value in values if isinstance(values, COLLECTIONS) else (values,):
             try:
-                yield number, encode_value(kind, value), ""
+                yield number, in_one_case(name, encode_value(kind, value)), ""
             except ValueError as error:
                 yield number, None, f"column '{name}': {error}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.indexes.columns import COLLECTIONS, TYPES, Value, encode_value
+from cmbert_retrieval.indexes.columns import COLLECTIONS, TYPES, Value, encode_value, in_one_case
 
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _OPERATORS = ("eq", "ne", "in", "not_in", *_COMPARISONS, "exists")
@@ -22,7 +22,10 @@ _SYMBOLS = {">=": "ge", "<=": "le", "!=": "ne", "==": "eq", "=": "eq", ">": "gt"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One comparison: ``operator`` of column ``number`` with ``values`` in stored form."""
+    """One comparison: ``operator`` of column ``number`` with ``values`` in stored form.
+
+    ``eq`` and ``ne`` may have two, which stand for the same.
+    """
 
     number: int
     kind: str
@@ -170,4 +173,6 @@ def _condition(name: str, operator: str, value: Any, columns: Mapping[str, str])
             values = [encode_value(kind, item) for item in (value if several else [value])]
         except ValueError as error:
             raise ConfigError(f"filter on '{name}' ({kind}): {error}") from None
+        # As typed, too: indexes older than ``CASELESS`` hold values in the case of their publishers.
+        values += [folded for value in values if (folded := in_one_case(name, value)) != value]
     return Condition(list(columns).index(name), kind, operator, tuple(values))
