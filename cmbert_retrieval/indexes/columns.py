@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from cmbert_retrieval.corpora.licenses import normalize_license
 from cmbert_retrieval.errors import ConfigError
 
 TYPES = ("text", "integer", "number", "boolean", "date")
@@ -130,6 +131,18 @@ def _day(value: Any) -> int:
 def in_one_case(name: str, value: Value) -> Value:
     """Return a stored value as it is compared: in lower case where the column ``name`` knows no case."""
     return value.lower() if name in CASELESS and isinstance(value, str) else value
+
+
+def spellings(name: str, value: Value) -> tuple[Value, ...]:
+    """Return how a value that a filter asks for may be stored: as it is, and as readers write it down.
+
+    Indexes older than ``CASELESS`` hold values in the case of their publishers. A licence is typed with a
+    hyphen or a blank, in any case, and stored in one way.
+    """
+    known = in_one_case(name, value)
+    if name == "license" and isinstance(value, str) and (license_name := normalize_license(value)) != "other":
+        known = license_name
+    return (value,) if known == value else (value, known)
 
 
 def encode_all(
