@@ -132,6 +132,15 @@ class Hit:
     citation: str
     signals: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def section(self) -> tuple[str, ...]:
+        """The headings above the passage, outermost first; empty where it has none, or stands nowhere."""
+        if self.offsets is None:
+            return ()
+        start = self.offsets[0]
+        within = (section.path for section in self.document.sections if section.start <= start < section.end)
+        return next(within, ())
+
     def __repr__(self) -> str:
         """Show one line of it; the whole document is in ``document``."""
         return (

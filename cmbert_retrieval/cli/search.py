@@ -125,6 +125,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
         "title": hit.document.title,
         "passage": hit.passage,
         "offsets": hit.offsets,
+        "section": list(hit.section),
         "citation": hit.citation,
         "signals": {name: round(value, 6) for name, value in hit.signals.items()},
         "metadata": {key: value for key, value in hit.document.metadata.items() if key != "references"},
