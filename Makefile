@@ -28,7 +28,7 @@ demo: $(DONE)/minilm ## build the ICD-10-CM index and ask it five questions; PMC
 	@$(RUN) cmbert_retrieval demo $(if $(PMC),--pmc '$(PMC)')
 
 test: export HF_HUB_OFFLINE := 1
-test: lint ## lint, types, layers and the fast tests (90 s on two cores); needs neither torch nor data
+test: lint ## lint, types, layers and the fast tests (90 s on two idle cores); needs neither torch nor data
 	@$(RUN) pytest $(TEST_FLAGS) -m "not slow and not gpu"
 
 test-extras: export HF_HUB_OFFLINE := 1
@@ -43,8 +43,8 @@ lint: $(DONE)/dev ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 eval: export HF_HUB_OFFLINE := 1
-eval: $(DONE)/minilm $(DONE)/eval ## measure a suite and compare with what is expected: SUITE=eval/suites/codes.yaml
-	@$(BIN)/python eval/run.py '$(SUITE)' --check
+eval: $(DONE)/minilm $(DONE)/eval ## measure a suite and compare with what is expected: SUITE=eval/suites/codes.yaml, DATA=folder
+	@$(BIN)/python eval/run.py '$(SUITE)' --check $(if $(filter command,$(origin DATA)),--data '$(DATA)')
 
 bench: export HF_HUB_OFFLINE := 1
 bench: $(DONE)/bench ## speed and memory beside other libraries; ONLY=search,parsing for some; DATA=folder of real data

@@ -132,6 +132,15 @@ class Hit:
     citation: str
     signals: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def section(self) -> tuple[str, ...]:
+        """The headings above the passage, outermost first; empty where it has none, or stands nowhere."""
+        if self.offsets is None:
+            return ()
+        start = self.offsets[0]
+        within = (section.path for section in self.document.sections if section.start <= start < section.end)
+        return next(within, ())
+
     def __repr__(self) -> str:
         """Show one line of it; the whole document is in ``document``."""
         return (
@@ -154,7 +163,8 @@ class Code:
         children: the codes right below, without seventh-character variants.
         chapter: the chapter's number.
         block: the block's range (``I20-I25``).
-        billable: whether the code may be used on a claim. A code that needs a seventh character is not.
+        billable: whether the code may be used on a claim; None where its source does not say, or its system
+            is not for claims. A code that needs a seventh character may not.
         terms: inclusion terms and "includes" notes: other names of the same thing.
         notes: note type -> lines, in the words of the publisher (``excludes1``, ``code_first``, ...).
         seventh: seventh character -> meaning, when the code takes one; offered on the code that they extend.
@@ -171,7 +181,7 @@ class Code:
     children: tuple[str, ...] = ()
     chapter: str = ""
     block: str = ""
-    billable: bool = False
+    billable: bool | None = None
     terms: tuple[str, ...] = ()
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seventh: Mapping[str, str] = field(default_factory=dict)

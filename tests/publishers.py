@@ -49,6 +49,8 @@ class Publisher:
         etags: whether ETag and Last-Modified are sent.
         ranges: whether Range is honoured.
         listing: what answers a bucket listing instead.
+        records: PMID -> record, as efetch gives them.
+        requests: the parameters of the requests to efetch, and when they came.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -59,6 +61,8 @@ class Publisher:
     etags: bool = True
     ranges: bool = True
     listing: Callable[[Handler, dict[str, str]], None] | None = None
+    records: dict[int, bytes] = field(default_factory=dict)
+    requests: list[tuple[dict[str, str], float]] = field(default_factory=list)
     url: str = ""
 
     # --- content ---
@@ -137,8 +141,12 @@ class Handler(BaseHTTPRequestHandler):
         named = path + (f"?{parts.query}" if parts.query else "")
         self.publisher.log.append((named, self.headers.get("Range", "")))
         self.data = self.publisher.files.get(path)
+        if path.endswith("efetch.fcgi"):
+            self.publisher.requests.append((dict(urllib.parse.parse_qsl(parts.query)), time.monotonic()))
         if self.publisher.faults[path]:
             self.publisher.faults[path].pop(0)(self)
+        elif path.endswith("efetch.fcgi"):
+            self.efetch(dict(urllib.parse.parse_qsl(parts.query))["id"].split(","))
         elif "list-type=2" in parts.query:
             query = dict(urllib.parse.parse_qsl(parts.query))
             (self.publisher.listing or Handler.list_bucket)(self, query)
@@ -178,6 +186,20 @@ class Handler(BaseHTTPRequestHandler):
         if cut is not None:
             self.wfile.flush()
             self.close_connection = True
+
+    def efetch(self, pmids: list[str], *, cut: int | None = None) -> None:
+        """Answer as E-utilities do: in pieces, without a length, and without a word of what is not there."""
+        records = b"".join(self.publisher.records.get(int(pmid), b"") for pmid in pmids)
+        data = (
+            b'<?xml version="1.0" ?>\n<!DOCTYPE PubmedArticleSet PUBLIC "-//NLM//DTD PubMedArticle, 1st '
+            b'January 2025//EN" "https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_250101.dtd">\n'
+            b"<PubmedArticleSet>\n" + records + b"</PubmedArticleSet>"
+        )[:cut]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml; charset=UTF-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
 
     def list_bucket(self, query: dict[str, str]) -> None:
         """Answer ListObjectsV2 as S3 does."""

@@ -8,7 +8,7 @@ from multiprocessing import Pipe
 
 import pytest
 
-from cmbert_retrieval.types import Document, Section
+from cmbert_retrieval.types import Document, Hit, Section
 
 VALUES = {"id": "a", "text": "First. Second.", "title": "Both", "metadata": {"year": 2020}}
 SECTIONS = (Section(0, 6, ("Methods",)), Section(7, 14, ("Results", "Main"), "abstract"))
@@ -66,6 +66,15 @@ def test_copies_of_a_deferred_document_are_whole(deferred: Document, through: ob
 
 def test_a_deferred_document_as_a_dictionary_is_that_of_a_whole_one(deferred: Document) -> None:
     assert dataclasses.asdict(deferred) == dataclasses.asdict(WHOLE)
+
+
+def test_a_hit_knows_the_headings_above_its_passage() -> None:
+    def section_at(offsets: tuple[int, int] | None, document: Document = WHOLE) -> tuple[str, ...]:
+        return Hit(1, 1.0, "a", document, "x", offsets, "").section
+
+    assert section_at((0, 6)) == section_at((5, 14)) == ("Methods",)
+    assert section_at((7, 14)) == ("Results", "Main")
+    assert section_at((6, 7)) == section_at(None) == section_at((0, 6), Document("b", "text")) == ()
 
 
 def test_other_missing_attributes_are_errors_as_usual(deferred: Document) -> None:

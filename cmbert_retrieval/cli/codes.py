@@ -150,6 +150,8 @@ def _release(hit: CodeHit) -> str:
 
 def _claim(hit: CodeHit) -> str:
     code = hit.code
+    if code.billable is None:
+        return ""
     if code.billable or hit.seventh:
         return "valid"
     if code.children:

@@ -76,7 +76,8 @@ def fetch(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Of pmc, the articles that a file names, one a line: PMC123 (newest version) or PMC123.1.",
+            help="What a file names, one a line: of pmc, PMC123 (newest version) or PMC123.1; "
+            "of pubmed, PMIDs (NCBI_API_KEY: a key of yours, which makes it faster).",
         ),
     ] = None,
     since: Annotated[
@@ -109,11 +110,12 @@ def fetch(
     """Fetch articles of PMC or records of PubMed from their publisher: those of --ids, --since or --all.
 
     Stopped or killed, it goes on where it was when it is run again.
-    What is there already and has not changed is not fetched again.
+    What is there already and has not changed is not fetched again; of pubmed --ids, what is there.
     """
     if sum((ids is not None, since is not None, everything)) != 1:
         raise typer.BadParameter("say what to fetch: exactly one of --ids FILE, --since DATE and --all")
-    with _FetchProgress("files" if publisher is Publisher.pubmed else "articles") as progress:
+    unit = "article" if publisher is Publisher.pmc else "record" if ids is not None else "file"
+    with _FetchProgress(f"{unit}s") as progress:
         if publisher is Publisher.pmc:
             from cmbert_retrieval.corpora.fetch_pmc import PMC_URL, fetch_pmc
 
@@ -128,15 +130,22 @@ def fetch(
                 timeout_s=timeout,
                 notify=progress,
             )
+        elif licenses is not None:
+            raise ConfigError("pubmed's records name no licence, so --license cannot choose among them")
+        elif ids is not None:
+            from cmbert_retrieval.corpora.fetch_efetch import EUTILS_URL, fetch_pubmed_ids
+
+            report = fetch_pubmed_ids(
+                to,
+                ids,
+                base_url=base_url or EUTILS_URL,
+                connections=connections,
+                timeout_s=timeout,
+                notify=progress,
+            )
         else:
             from cmbert_retrieval.corpora.fetch_pubmed import PUBMED_URL, fetch_pubmed
 
-            if ids is not None or licenses is not None:
-                option = "--ids" if ids is not None else "--license"
-                raise ConfigError(
-                    f"pubmed comes in files of many thousand records, from which {option} cannot choose; "
-                    "use --since DATE or --all"
-                )
             report = fetch_pubmed(
                 to,
                 since=since,
@@ -146,7 +155,7 @@ def fetch(
                 timeout_s=timeout,
                 notify=progress,
             )
-    _print_fetch(report, "file" if publisher is Publisher.pubmed else "article", as_json=as_json)
+    _print_fetch(report, unit, as_json=as_json)
     if report.failed:
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from cmbert_retrieval.cli._output import clean, is_terminal, print_json
 from cmbert_retrieval.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cmbert_retrieval.retriever import Retriever
     from cmbert_retrieval.types import Hit
 
 Revision = Annotated[
@@ -75,6 +76,7 @@ def search(
     )
     with opened as retriever:
         hits = retriever.search(query, k, mode=mode.value if mode else None, filter=where, group=not passages)
+        why = [] if hits else _why_nothing_passes(retriever, where)
     if as_json:
         print_json([hit_json(hit) for hit in hits])
     elif is_terminal():
@@ -86,7 +88,20 @@ def search(
             typer.echo(f"{hit.rank}\t{hit.score:.4f}\t{hit.id}\t{title}\t{clean(hit.passage)}")
     if not hits and not as_json:
         more = " and passes the filter" if where else ""
-        typer.echo(f"nothing in {index} matches{more}", err=True)
+        typer.echo("; ".join([f"nothing in {index} matches{more}", *why]), err=True)
+
+
+def _why_nothing_passes(retriever: Retriever, where: list[str] | None) -> list[str]:
+    """Return, for the values of a filter that no document has, what may have been meant."""
+    from cmbert_retrieval.indexes.filters import parse_filter
+
+    parsed = parse_filter(where, retriever.manifest.columns)
+    if parsed is None:
+        return []
+    return [
+        f"no document has {column}={value}" + (f"; did you mean '{column}={close}'?" if close else "")
+        for column, value, close in retriever.reader.absent_values(parsed)
+    ]
 
 
 def typed_query(words: list[str]) -> str:
@@ -110,6 +125,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
         "title": hit.document.title,
         "passage": hit.passage,
         "offsets": hit.offsets,
+        "section": list(hit.section),
         "citation": hit.citation,
         "signals": {name: round(value, 6) for name, value in hit.signals.items()},
         "metadata": {key: value for key, value in hit.document.metadata.items() if key != "references"},

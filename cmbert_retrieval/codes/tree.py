@@ -55,7 +55,7 @@ def code_from_document(document: Document) -> Code:
         children=tuple(metadata.get("children", ())),
         chapter=metadata.get("chapter", ""),
         block=metadata.get("block", ""),
-        billable=bool(metadata.get("billable", False)),
+        billable=None if (billable := metadata.get("billable")) is None else bool(billable),
         terms=tuple(metadata.get("terms", ())),
         notes={name: tuple(lines) for name, lines in metadata.get("notes", {}).items()},
         seventh=dict(metadata.get("seventh", {})),
@@ -85,19 +85,27 @@ def full_title(code: Code, seventh: str = "") -> str:
     return f"{code.title}, {code.seventh[seventh]}" if seventh in code.seventh else code.title
 
 
-def is_billable(code: Code, *, seventh: str = "") -> bool:
-    """Tell whether a code may stand on a claim, with the seventh character that was asked for with it."""
+def is_billable(code: Code, *, seventh: str = "") -> bool | None:
+    """Tell whether a code may stand on a claim, with the seventh character that was asked for with it.
+
+    None: that is not known, or not asked of its system.
+    """
+    if code.billable is None:
+        return None
     return code.billable or (seventh in code.seventh and not code.children)
 
 
 def billing_status(code: Code, *, seventh: str = "") -> str:
-    """Return whether a code may stand on a claim, and if not, what it lacks.
+    """Return whether a code may stand on a claim, and if not, what it lacks; "" where nothing is known of it.
 
     Args:
         code: the code.
         seventh: the seventh character that was asked for with it.
     """
-    if is_billable(code, seventh=seventh):
+    billable = is_billable(code, seventh=seventh)
+    if billable is None:
+        return ""
+    if billable:
         return "valid for billing"
     if code.children:
         return "not valid for billing: choose a code below it"
@@ -119,9 +127,10 @@ def describe_code(code: Code, *, lookup: Lookup | None = None, seventh: str = ""
     above = list(_ancestors(code, find))
     name = extend(code.code, seventh) if seventh else code.code
     title = full_title(code, seventh)
-    system = SYSTEM_TITLES.get(code.system, code.system)
+    source = f"{SYSTEM_TITLES.get(code.system, code.system)}, release {code.release}"
+    status = billing_status(code, seventh=seventh)
     sections = [
-        [f"{name}  {title}", f"{system}, release {code.release}: {billing_status(code, seventh=seventh)}"],
+        [f"{name}  {title}", f"{source}: {status}" if status else source],
         _place(code, above),
     ]
     if code.terms:

@@ -46,7 +46,7 @@ def code_document(
     entries: Iterable[str],
     parent: str | None = None,
     children: Iterable[str] = (),
-    billable: bool = False,
+    billable: bool | None = None,
     terms: Iterable[str] = (),
     terms_label: str = "Includes",
     definition: str = "",
@@ -65,7 +65,7 @@ def code_document(
         entries: the texts by which it is found.
         parent: the code above, None at the top.
         children: the codes right below.
-        billable: whether it may stand on a claim.
+        billable: whether it may stand on a claim; None where the source does not say.
         terms: other names of the same thing.
         terms_label: what stands before the terms in the text.
         definition: what it means, in sentences.
@@ -79,7 +79,7 @@ def code_document(
         "kind": kind,
         "parent": parent,
         "children": list(children),
-        "billable": billable,
+        **({} if billable is None else {"billable": billable}),
         "terms": terms,
         "notes": notes,
         "seventh": seventh,

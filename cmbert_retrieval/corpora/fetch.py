@@ -155,7 +155,7 @@ class Fetch(Generic[T]):
     def run(
         self,
         items: Iterable[T],
-        work: Callable[[T], Outcome],
+        work: Callable[[T], Outcome | list[Outcome]],
         *,
         total: int | None = None,
         remember: Callable[[Any], None] | None = None,
@@ -164,8 +164,9 @@ class Fetch(Generic[T]):
 
         Args:
             items: what to do; taken as needed, so they may be many.
-            work: called in threads; its errors other than ``FetchError`` end the run.
-            total: how many there are, for progress.
+            work: called in threads; its errors other than ``FetchError`` end the run. An item may stand for
+                several articles, with an outcome for each.
+            total: how many outcomes there will be, for progress.
             remember: called in this thread with each outcome's note.
 
         Raises:
@@ -176,7 +177,7 @@ class Fetch(Generic[T]):
         failed = self.state.folder / FAILED
         failed.unlink(missing_ok=True)
         with ThreadPoolExecutor(self._connections, thread_name_prefix="fetch") as pool:
-            pending: set[Future[Outcome]] = set()
+            pending: set[Future[Outcome | list[Outcome]]] = set()
             try:
                 for item in items:
                     pending.add(pool.submit(work, item))
@@ -194,24 +195,32 @@ class Fetch(Generic[T]):
                 part.unlink()  # of something that an earlier run began and nobody asks for any more
 
     def _settle(
-        self, pending: set[Future[Outcome]], remember: Callable[[Any], None] | None
-    ) -> set[Future[Outcome]]:
+        self, pending: set[Future[Outcome | list[Outcome]]], remember: Callable[[Any], None] | None
+    ) -> set[Future[Outcome | list[Outcome]]]:
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
-            outcome = future.result()
-            self._count(outcome)
-            if outcome.note is not None and remember is not None:
-                remember(outcome.note)
-            self._notify("done", 1)
+            result = future.result()
+            outcomes = result if isinstance(result, list) else [result]
+            for outcome in outcomes:
+                self._count(outcome)
+                if outcome.note is not None and remember is not None:
+                    remember(outcome.note)
+                self._notify("done", 1)
+            unreachable = [outcome.failure for outcome in outcomes if outcome.unreachable]
+            self._unanswered = self._unanswered + 1 if unreachable else 0
+            if self._unanswered > 2 * self._connections:
+                raise UnreachableError(
+                    f"{self.client.host} does not answer any more ({unreachable[0]}); "
+                    f"{self.report.fetched:,} fetched; run the same command again later to go on"
+                )
         return pending
 
     def _count(self, outcome: Outcome) -> None:
         report = self.report
         report.bytes += outcome.bytes
-        self._unanswered = self._unanswered + 1 if outcome.unreachable else 0
         if outcome.failure:
             report.failed += 1
-            if len(report.failures) < SHOWN:
+            if len(report.failures) < SHOWN and outcome.failure not in report.failures:
                 report.failures.append(outcome.failure)
             with (self.state.folder / FAILED).open("a", encoding="utf-8") as file:
                 file.write(f"{outcome.name}  # {outcome.failure}\n")
@@ -221,11 +230,6 @@ class Fetch(Generic[T]):
             report.fetched += 1
         else:
             report.already_there += 1
-        if self._unanswered > 2 * self._connections:
-            raise UnreachableError(
-                f"{self.client.host} does not answer any more ({outcome.failure}); "
-                f"{report.fetched:,} fetched; run the same command again later to go on"
-            )
 
 
 def outcome_of(name: str, work: Callable[[], Outcome]) -> Outcome:

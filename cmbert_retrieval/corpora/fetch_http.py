@@ -18,7 +18,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -50,7 +50,13 @@ class Client:
     """Fetches from one server, from any number of threads; each thread keeps its own connection."""
 
     def __init__(
-        self, base_url: str, *, timeout_s: float = 60.0, attempts: int = 5, wait_s: float = 1.0
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 60.0,
+        attempts: int = 5,
+        wait_s: float = 1.0,
+        spacing_s: float = 0.0,
     ) -> None:
         """Make a client; nothing is connected yet.
 
@@ -59,6 +65,7 @@ class Client:
             timeout_s: seconds for an answer to begin, and for every further ``MIN_BYTES`` of it.
             attempts: how often something is tried until it counts as failed.
             wait_s: the pause before the second attempt; it doubles with each further one.
+            spacing_s: the least time between the beginnings of two requests, of all threads together.
 
         Raises:
             ConfigError: the address is none of these, or a variable forbids the network (``HF_HUB_OFFLINE``);
@@ -83,6 +90,7 @@ class Client:
         self._connections: set[http.client.HTTPConnection] = set()
         self._deadlines: dict[http.client.HTTPConnection, tuple[float, socket.socket]] = {}
         self._not_before = 0.0
+        self._spacing_s, self._next = spacing_s, 0.0
         self._watching: threading.Thread | None = None
         self._tls: ssl.SSLContext | None = None
 
@@ -166,9 +174,14 @@ class Client:
 
     @contextmanager
     def open(
-        self, path: str, *, headers: Mapping[str, str] | None = None, query: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        statuses: Collection[int] = (200, 206, 416),
     ) -> Iterator[Reply]:
-        """Give the beginning of an answer: its status is 200, 206 or 416. One attempt.
+        """Give the beginning of an answer whose status is one of ``statuses``. One attempt.
 
         Raises:
             FetchError: any other status, a redirect to elsewhere, or a certificate that cannot be checked.
@@ -188,7 +201,7 @@ class Client:
                         ) from None
                     reply.drain()
                     continue
-                if reply.status not in (200, 206, 416):
+                if reply.status not in statuses:
                     reply.drain()
                     _refuse(name, reply)
                 yield reply
@@ -197,10 +210,17 @@ class Client:
                 reply.close()
         raise FetchError(f"{name}: more than {MAX_REDIRECTS} redirects")
 
+    def _await_turn(self) -> None:
+        """Wait as long as the server asked for, and then for a turn among the requests of all threads."""
+        with self._lock:
+            begin = max(time.monotonic(), self._not_before, self._next if self._spacing_s else 0.0)
+            self._next = begin + self._spacing_s
+        self._stop.wait(max(0.0, begin - time.monotonic()))
+
     def _request(self, name: str, target: str, headers: Mapping[str, str]) -> Reply:
-        self._stop.wait(max(0.0, self._not_before - time.monotonic()))
         sent = {"User-Agent": self._user_agent, "Accept": "*/*", **headers}
         while True:
+            self._await_turn()
             if self._stop.is_set():
                 raise FetchError(f"{name}: stopped")
             connection, used = self._connection()

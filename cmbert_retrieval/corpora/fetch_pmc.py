@@ -15,11 +15,12 @@ from cmbert_retrieval.corpora.fetch import Fetch, FetchReport, Notify, Outcome, 
 from cmbert_retrieval.corpora.fetch_address import FetchError
 from cmbert_retrieval.corpora.fetch_files import RemoteFile, download, md5_of, plain_md5, published_md5
 from cmbert_retrieval.corpora.fetch_http import Client
+from cmbert_retrieval.corpora.fetch_ids import id_lines
 from cmbert_retrieval.corpora.fetch_listing import list_articles, newest_inventory, read_inventory
 from cmbert_retrieval.corpora.fetch_state import Listed, State
-from cmbert_retrieval.corpora.files import MAX_BYTES, UnusableError, existing, read_bounded
+from cmbert_retrieval.corpora.files import MAX_BYTES
 from cmbert_retrieval.corpora.licenses import license_set, normalize_license
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.storage import atomic_file, fsync_folder, make_folder, writing
 
 PMC_URL = "https://pmc-oa-opendata.s3.amazonaws.com/"
@@ -113,18 +114,7 @@ def read_ids(path: str | Path) -> list[Listed]:
         CorpusError: the file cannot be read.
     """
     found: dict[Listed, None] = {}
-    try:
-        lines = read_bounded(existing(path), 2**30).decode("utf-8-sig").splitlines()
-    except UnusableError as error:
-        raise CorpusError(f"{path}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path}: invalid UTF-8 at byte {error.start + 1}; expected a PMCID a line"
-        ) from None
-    for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
+    for number, text in id_lines(path, "PMCID"):
         match = _PMCID.fullmatch(text)
         if not match:
             digits = text.isascii() and text.isdigit()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cmbert_retrieval.corpora.fetch import Fetch, FetchReport, Notify, Outcome, one_choice, outcome_of
 from cmbert_retrieval.corpora.fetch_address import FetchError
+from cmbert_retrieval.corpora.fetch_efetch import efetch_files
 from cmbert_retrieval.corpora.fetch_files import RemoteFile, download, md5_of
 from cmbert_retrieval.corpora.fetch_http import Client
 from cmbert_retrieval.corpora.fetch_listing import IndexEntry, list_index
@@ -57,13 +58,18 @@ def fetch_pubmed(
 
     Raises:
         ConfigError: an argument is wrong, the network is forbidden (``HF_HUB_OFFLINE``), or the folder holds
-            the files of another year.
+            the files of another year, or records that were fetched by their PMIDs.
         FetchError: an index page cannot be fetched, or the server has stopped to answer.
         StorageError: the disk is full.
     """
     one_choice(ids=None, since=since, everything=everything)
     folder = Path(to).expanduser()
     report = FetchReport("pubmed", Path(to), updates_only=not everything)
+    if single := efetch_files(folder):
+        raise ConfigError(
+            f"{folder}: holds records that were fetched by their PMIDs ({single[0].name}), which would be "
+            "read behind PubMed's own files, whichever are newer; name another folder"
+        )
     with Client(base_url, timeout_s=timeout_s, wait_s=wait_s) as client, State(folder) as state:
         fetch: Fetch[tuple[str, IndexEntry, str]] = Fetch(
             report, client, state, connections=connections, notify=notify

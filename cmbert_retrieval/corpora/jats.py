@@ -17,6 +17,7 @@ from cmbert_retrieval.corpora.files import UnusableError
 from cmbert_retrieval.corpora.jats_blocks import Block, clean
 from cmbert_retrieval.corpora.jats_references import read_references
 from cmbert_retrieval.corpora.jats_text import TextWalker
+from cmbert_retrieval.corpora.languages import language_code
 from cmbert_retrieval.corpora.licenses import normalize_license
 from cmbert_retrieval.corpora.xmltree import parse_xml
 from cmbert_retrieval.types import Section
@@ -28,6 +29,12 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 _OASIS = "{http://www.niso.org/standards/z39-96/ns/oasis-exchange/table}"
 _ABOUT_PEOPLE = ("corresp", "current-aff", "deceased", "edited-by", "present-address")
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+_DEFAULT_LANGUAGE = "en"
+"""What an article is in that does not say so.
+
+Source:
+    JATS Journal Publishing Tag Library, ``@xml:lang`` of ``article``: default value EN.
+"""
 _ABSTRACTS = {
     "editor": "Editor's summary",
     "executive-summary": "Summary",
@@ -52,6 +59,7 @@ _RETRACTED = re.compile(
     r"|[(\[](?:retracted|withdrawn)(?: article)?[)\]]\s*$",
     re.IGNORECASE,
 )
+_YEAR = re.compile(r"(?<!\d)(?:1[5-9]|20)\d\d(?!\d)")
 _BETWEEN_NAMES = re.compile(r"[\s.-]+")
 _NAMES = ("name", "name-alternatives/name", "string-name", "name-alternatives/string-name")
 _DATE_ORDER = ("epub", "pub", "ppub", "epub-ppub", "collection", "", "pmc-release", "nihms-submitted")
@@ -67,7 +75,8 @@ class Article:
         title: title and subtitle.
         blocks: the text in order.
         metadata: what was found of ``pmcid``, ``pmid``, ``doi``, ``version``, ``journal``, ``year``,
-            ``type``, ``license``; always ``keywords``, ``authors``, ``is_retracted`` and ``references``.
+            ``type``, ``license``, ``language`` (a list, in the codes of PubMed); always ``keywords``,
+            ``authors``, ``is_retracted`` and ``references``.
     """
 
     title: str = ""
@@ -113,6 +122,8 @@ def _read_article(root: etree._Element, article: Article) -> None:
     metadata = article.metadata
     metadata.update(type=root.get("article-type", ""), keywords=[], authors=[], references=[])
     metadata["is_retracted"] = root.get("article-type") == "retracted-article"
+    if language := language_code(root.get(_XML_LANG, _DEFAULT_LANGUAGE)):
+        metadata["language"] = [language]
     walker = TextWalker()
     front, others, back = [], [], []
     for child in root:
@@ -169,10 +180,9 @@ def _read_front(front: etree._Element, article: Article, walker: TextWalker) -> 
         elif tag == "contrib-group":
             metadata["authors"] += _authors(child, walker)
         elif tag == "pub-date":
-            year = (child.findtext("year") or "").strip()
             kind = child.get("pub-type") or child.get("date-type") or ""
-            if re.fullmatch(r"\d{4}", year):
-                dates.append((_date_rank(kind), int(year)))
+            if year := _year(child):
+                dates.append((_date_rank(kind), year))
         elif tag in ("permissions", "license"):
             if license_name := _license(child):
                 metadata["license"] = license_name
@@ -192,6 +202,17 @@ def _read_front(front: etree._Element, article: Article, walker: TextWalker) -> 
         metadata["is_retracted"] = True
     for element in sorted(abstracts, key=_abstract_rank):
         walker.walk(element, path=_abstract_path(element), kind="abstract")
+
+
+def _year(date: etree._Element) -> int | None:
+    """Return the year of a date; of one in words ("Spring 2015") where it names a single one."""
+    year = (date.findtext("year") or "").strip()
+    if re.fullmatch(r"\d{4}", year):
+        return int(year)
+    words = date.find("string-date")
+    text = date.get("iso-8601-date") or ("" if words is None else " ".join(map(str, words.itertext())))
+    years = set(_YEAR.findall(text))
+    return int(years.pop()) if len(years) == 1 else None
 
 
 def _date_rank(kind: str) -> int:

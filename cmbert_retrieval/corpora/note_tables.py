@@ -30,6 +30,7 @@ _COLUMNS = {
         "iserror": "boolean",
     },
 }
+_OTHER_NUMBERS = {"MIMIC-IV": ("note_seq",), "MIMIC-III": ("cgid",)}
 _WHOLE = re.compile(r"(\d{1,18})(?:\.0)?")  # pandas writes a column of integers with gaps as 12.0
 
 
@@ -99,6 +100,7 @@ class NoteTable:
         known = _COLUMNS.get(layout, {})
         self.columns = {name: kind for name, kind in known.items() if name in kept}
         self._integers = [name for name, kind in self.columns.items() if kind == "integer"]
+        self._integers += kept.intersection(_OTHER_NUMBERS.get(layout, ()))
 
     def _check_separator(self, separator: str) -> None:
         (name, *more) = self.names
@@ -134,8 +136,8 @@ class NoteTable:
         }
         values.setdefault(self._text, "")
         for name in self._integers:
-            if name in values and (found := _WHOLE.fullmatch(values[name])):
-                values[name] = int(found[1])
+            if name in values:
+                values[name] = _number(values[name])
         if "iserror" in self.columns:
             values["iserror"] = values.get("iserror") in ("1", "1.0")
         return values
@@ -144,11 +146,17 @@ class NoteTable:
         """Return a row of a Parquet file as values."""
         values = dict(zip(self.names, row.values(), strict=True))
         for name in self._integers:
-            if isinstance(value := values[name], float) and value.is_integer():
-                values[name] = int(value)
+            values[name] = _number(values[name])
         if "iserror" in self.columns:
             values["iserror"] = bool(values["iserror"])
         return values
+
+
+def _number(value: Any) -> Any:
+    """Return a whole number that is written as text or as a fraction as one; all else as it is."""
+    if isinstance(value, str) and (found := _WHOLE.fullmatch(value)):
+        return int(found[1])
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _layout(header: Sequence[str]) -> str:

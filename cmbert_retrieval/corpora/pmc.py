@@ -58,6 +58,7 @@ class PmcCorpus(Corpus):
         "journal": "text",
         "type": "text",
         "license": "text",
+        "language": "text",
         "is_retracted": "boolean",
         "keywords": "text",
         "pmid": "text",

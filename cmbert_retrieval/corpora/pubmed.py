@@ -23,9 +23,9 @@ class PubmedCorpus(Corpus):
     """The records of PubMed's XML, one document each; what it deletes are deletions.
 
     Reads ``pubmed26n0001.xml.gz`` of the baseline and of the daily updates, a folder of them (in the order of
-    their numbers, also below ``baseline/`` and ``updatefiles/``), and what E-utilities' efetch returns: a
-    ``PubmedArticleSet``, several of them in one file, or a single ``PubmedArticle``. Books and chapters
-    (``PubmedBookArticle``) are read as well.
+    their numbers, also below ``baseline/`` and ``updatefiles/``), and what E-utilities' efetch returns (also
+    the folder that ``cmbert corpus fetch pubmed --ids`` makes): a ``PubmedArticleSet``, several of them in
+    one file, or a single ``PubmedArticle``. Books and chapters (``PubmedBookArticle``) are read as well.
 
     The id is the PMID. A record that comes twice is yielded twice, in the order of the files: the later one
     counts. A record that is broken or too large costs only itself.
@@ -41,6 +41,7 @@ class PubmedCorpus(Corpus):
         "language": "text",
         "mesh": "text",
         "mesh_major": "text",
+        "mesh_supplementary": "text",
         "keywords": "text",
         "is_retracted": "boolean",
         "doi": "text",

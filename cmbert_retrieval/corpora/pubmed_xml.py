@@ -1,8 +1,10 @@
 """One record of PubMed (an article, a book or a chapter, a list of deletions) as document or ids.
 
 The text is the abstract. The parts of a structured one are paragraphs of their own, under ``Abstract`` and
-the label that the authors gave them, as the reader of PMC's articles has it; an abstract by somebody else, or
-in another language, is taken only where there is no other. Inline markup is read as in articles of PMC.
+the label that the authors gave them, as the reader of PMC's articles has it. Behind it stands a summary in
+plain English, under its own heading, as in articles of PMC: it is by the same authors, and has the words in
+which patients ask. An abstract by somebody else, or in another language, is taken only where there is no
+other. Inline markup is read as in articles of PMC.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ _FRAME = (
 _YEAR = re.compile(r"(?<!\d)[12]\d{3}(?!\d)")
 _PMID = re.compile(r"[0-9]{1,12}")
 _RETRACTED = "D016441"
+_PLAIN, _PLAIN_HEADING = "plain-language-summary", "Plain language summary"
 _LISTS = (
     "authors",
     "types",
@@ -75,7 +78,9 @@ def read_document(record: etree._Element) -> Document:
     ``vernacular_title``, ``is_retracted``; and as lists ``authors``, ``types``, ``language``,
     ``keywords``, ``chemicals``, ``mesh`` (descriptors), ``mesh_major`` (those that are major topics, also by
     a qualifier), ``mesh_ids`` (of the descriptors) and ``mesh_headings`` (with qualifiers, in the notation of
-    MEDLINE: ``Heart Failure/*drug therapy``, the star at what is a major topic).
+    MEDLINE: ``Heart Failure/*drug therapy``, the star at what is a major topic). Only where there are some:
+    ``mesh_supplementary`` (rare diseases, protocols and the like of MeSH's supplementary concept records) and
+    ``mesh_supplementary_ids``.
 
     Raises:
         UnusableError: it has no PMID.
@@ -107,8 +112,7 @@ class _Reader:
         found = self._found
         if citation is None or "pmid" not in found:
             raise UnusableError("no PMID; expected <MedlineCitation> with a number in <PMID>")
-        if not self._abstract:
-            self._take_other_abstract()
+        self._take_other_abstracts()
         self._choose_title()
         for kind in ("PubDate", "ArticleDate", "pubmed"):
             if kind in self._years:
@@ -140,6 +144,8 @@ class _Reader:
             elif tag == "MeshHeadingList":
                 for heading in part:
                     self._read_heading(heading)
+            elif tag == "SupplMeshList":
+                self._read_supplementary(part)
             elif tag == "ChemicalList":
                 self._lists["chemicals"] += [self._text(name) for name in part.iter("NameOfSubstance")]
             elif tag == "KeywordList":
@@ -269,6 +275,12 @@ class _Reader:
             lists["mesh_major"].append(descriptor)
         lists["mesh_headings"].append("/".join([f"*{descriptor}" if is_major else descriptor, *qualifiers]))
 
+    def _read_supplementary(self, concepts: etree._Element) -> None:
+        found = {text: name.get("UI") or "" for name in concepts if (text := self._text(name))}
+        if found:
+            self._found["mesh_supplementary"] = list(found)
+            self._found["mesh_supplementary_ids"] = list(found.values())
+
     def _author(self, author: etree._Element) -> str:
         """Return "Family AB", "Family AB Jr", or the name of a group."""
         if author.get("ValidYN") == "N":
@@ -303,14 +315,18 @@ class _Reader:
                 found.append((path, text))
         return found
 
-    def _take_other_abstract(self) -> None:
-        others = sorted(self._others, key=lambda other: other.get("Language", "eng") != "eng")
-        for other in others:
-            language = other.get("Language", "eng")
-            heading = "Abstract" if language == "eng" else f"Abstract ({language})"
-            if found := self._paragraphs(other, heading):
-                self._abstract = found
-                return
+    def _take_other_abstracts(self) -> None:
+        """Add a summary in plain English, and take any other abstract only where there is none yet."""
+        english_first = sorted(
+            self._others,
+            key=lambda other: (other.get("Language", "eng") != "eng", other.get("Type") == _PLAIN),
+        )
+        for other in english_first:
+            language, plain = other.get("Language", "eng"), other.get("Type") == _PLAIN
+            if not self._abstract or (plain and language == "eng"):
+                heading = _PLAIN_HEADING if plain else "Abstract"
+                heading = heading if language == "eng" else f"{heading} ({language})"
+                self._abstract += self._paragraphs(other, heading)
 
     def _choose_title(self) -> None:
         title = _without_brackets(self._title)

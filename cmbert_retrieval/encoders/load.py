@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,10 @@ def _locate(
         return path, None, "", str(path.absolute())
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise EncoderError(f"{path}: no such folder; expected an encoder's folder, 'default' or a hub id")
+    # A model of the hub has an owner, but for a few old ones; nobody asks there for what was mistyped.
+    close = difflib.get_close_matches(name, ("default", DEFAULT_NAME), n=1, cutoff=0.8)
+    if close and "/" not in name:
+        raise EncoderError(f"{name}: no such folder; did you mean '{close[0]}'?")
     from cmbert_retrieval.encoders.hub import fetch_encoder
 
     found, commit = fetch_encoder(name, backend=backend, revision=revision, hub=hub)

@@ -205,7 +205,9 @@ def data_file(data: Path | None, *names: str) -> Path:
     """
     if data is None:
         raise ConfigError(
-            f"{names[0]} is needed: say where the folder of evaluation sets is, by --data DIR or CMBERT_DATA"
+            f"{names[0]} is needed: say where the folder of evaluation sets is, by --data DIR or CMBERT_DATA "
+            "(make eval: DATA=DIR); eval/README.md says what it holds, and eval/examples/beir.yaml is for "
+            "collections as BEIR ships them"
         )
     return _first(data, names)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from cmbert_retrieval.corpora.licenses import normalize_license
 from cmbert_retrieval.errors import ConfigError
 
 TYPES = ("text", "integer", "number", "boolean", "date")
@@ -17,6 +18,12 @@ _INTEGERS = range(-(2**63), 2**63)
 Number = TypeVar("Number", int, float)
 
 Value = str | int | float
+CASELESS = frozenset(("doi",))
+"""Columns of text whose values are the same in any case. Documents keep them as their publishers write them.
+
+Source:
+    ISO 26324; DOI Handbook, section "Case sensitivity".
+"""
 COLLECTIONS = (list, tuple, set, frozenset)
 """What holds several values of a document in one column, or several values of a filter."""
 
@@ -121,6 +128,23 @@ def _day(value: Any) -> int:
     raise ValueError(f"{type(value).__name__}, expected a date like 2026-01-31")
 
 
+def in_one_case(name: str, value: Value) -> Value:
+    """Return a stored value as it is compared: in lower case where the column ``name`` knows no case."""
+    return value.lower() if name in CASELESS and isinstance(value, str) else value
+
+
+def spellings(name: str, value: Value) -> tuple[Value, ...]:
+    """Return how a value that a filter asks for may be stored: as it is, and as readers write it down.
+
+    Indexes older than ``CASELESS`` hold values in the case of their publishers. A licence is typed with a
+    hyphen or a blank, in any case, and stored in one way.
+    """
+    known = in_one_case(name, value)
+    if name == "license" and isinstance(value, str) and (license_name := normalize_license(value)) != "other":
+        known = license_name
+    return (value,) if known == value else (value, known)
+
+
 def encode_all(
     columns: Mapping[str, str], metadata: Mapping[str, Any]
 ) -> Iterator[tuple[int, Value | None, str]]:
@@ -134,6 +158,6 @@ def encode_all(
             continue
         for value in values if isinstance(values, COLLECTIONS) else (values,):
             try:
-                yield number, encode_value(kind, value), ""
+                yield number, in_one_case(name, encode_value(kind, value)), ""
             except ValueError as error:
                 yield number, None, f"column '{name}': {error}"

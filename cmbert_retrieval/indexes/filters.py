@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.indexes.columns import COLLECTIONS, TYPES, Value, encode_value
+from cmbert_retrieval.indexes.columns import COLLECTIONS, TYPES, Value, encode_value, spellings
 
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _OPERATORS = ("eq", "ne", "in", "not_in", *_COMPARISONS, "exists")
@@ -22,7 +22,10 @@ _SYMBOLS = {">=": "ge", "<=": "le", "!=": "ne", "==": "eq", "=": "eq", ">": "gt"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One comparison: ``operator`` of column ``number`` with ``values`` in stored form."""
+    """One comparison: ``operator`` of column ``number`` with ``values`` in stored form.
+
+    ``eq`` and ``ne`` may have two, which stand for the same.
+    """
 
     number: int
     kind: str
@@ -40,6 +43,12 @@ class Filter:
     """
 
     conditions: tuple[Condition, ...]
+
+    def asked(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield, for each condition, the column and the texts of which a document must have one."""
+        for condition in self.conditions:
+            if condition.kind == "text" and condition.operator in ("eq", "in"):
+                yield condition.number, tuple(str(value) for value in condition.values)
 
     def to_sql(self) -> tuple[str, list[Value]]:
         """Return a condition on ``documents.document`` and its bound parameters."""
@@ -117,6 +126,8 @@ def _parse_expression(text: str) -> tuple[str, str, Any]:
             f"filter {text!r}: did you mean '{name}{value[0]}={value[1:].strip()}'? a value that begins with "
             f'{value[0]} goes in quotes: {name}="{value[:20]}"'
         )
+    if symbol in ("<", ">") and value[:1] in ("<", ">"):
+        raise ConfigError(f"filter {text!r}: '{symbol}{value[0]}' is no operator; there are = != > >= < <=")
     if operator not in ("eq", "ne"):
         return name, operator, value
     values = _split_values(text, value)
@@ -170,4 +181,5 @@ def _condition(name: str, operator: str, value: Any, columns: Mapping[str, str])
             values = [encode_value(kind, item) for item in (value if several else [value])]
         except ValueError as error:
             raise ConfigError(f"filter on '{name}' ({kind}): {error}") from None
+        values = [spelt for value in values for spelt in spellings(name, value)]
     return Condition(list(columns).index(name), kind, operator, tuple(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import threading
 from collections import Counter
@@ -26,6 +27,7 @@ Ranked = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and rows, by score, then row."""
 
 _CACHED_MASKS = 8
+_COMPARED_VALUES = 10_000
 
 
 class IndexReader:
@@ -239,6 +241,26 @@ class IndexReader:
             live = set(self.live_document_numbers(segment))
             for number in sorted(live):
                 yield segment.documents.document(number)
+
+    def absent_values(self, where: Filter) -> list[tuple[str, str, str]]:
+        """Return (column, value, a value that looks like it, or "") for what no document has.
+
+        Only texts that a filter asks for are looked up, as they are stored; deleted documents count, too.
+        """
+        names, found = list(self.manifest.columns), []
+        for column, values in where.asked():
+            known: set[str] = set()
+            for segment in self.segments:
+                sql = "SELECT DISTINCT value FROM attributes WHERE column = ? LIMIT ?"
+                known.update(
+                    str(each) for (each,) in segment.documents.query(sql, (column, _COMPARED_VALUES))
+                )
+            if len(known) < _COMPARED_VALUES and known.isdisjoint(values):
+                folded = {each.casefold(): each for each in known}
+                close = difflib.get_close_matches(values[0].casefold(), folded, n=1)
+                close += sorted(each for each in folded if each.startswith(values[0].casefold()))
+                found.append((names[column], values[0], folded[close[0]] if close else ""))
+        return found
 
     def licenses(self) -> Counter[str]:
         """Return how many live documents have which ``license`` in their metadata; "" for none."""

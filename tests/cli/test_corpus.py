@@ -86,8 +86,9 @@ def test_fetch_of_what_is_not_there_names_it_and_ends_with_1(
     [
         (["pmc"], 2, "exactly one of --ids FILE, --since DATE and --all"),
         (["pmc", "--all", "--since", "2026-01-01"], 2, "exactly one of --ids FILE, --since DATE and --all"),
-        (["pubmed", "--ids", "ids.txt"], 1, "from which --ids cannot choose; use --since DATE or --all"),
-        (["pubmed", "--all", "--license", "CC0"], 1, "from which --license cannot choose"),
+        (["pubmed", "--ids", "ids.txt"], 1, "'ids.txt': no such file or folder"),
+        (["pubmed", "--all", "--license", "CC0"], 1, "so --license cannot choose among them"),
+        (["pubmed", "--ids", "ids.txt", "--license", "CC0"], 1, "so --license cannot choose among them"),
         (["pmc", "--all", "--license", "free"], 1, "'free' is not known"),
         (["europepmc", "--all"], 2, "'europepmc' is not one of 'pmc', 'pubmed'"),
         (["pmc", "--since", "yesterday"], 1, "'yesterday' is no date; expected one like 2026-01-31"),

@@ -273,3 +273,48 @@ def test_defaults_that_are_listed_can_be_typed(notes: Path, table: Path, run: Ru
         options = lines[source.partition(":")[0]].split("\t")[1].split(", ")
         typed = [word for option in options for word in ("--set", f"source.options.{option}")]
         assert len(options) > 4 and run("corpus", "stats", source, *typed).code == 0
+
+
+# --- filters that nothing passes ---
+
+
+def test_a_value_that_no_document_has_is_said_with_what_may_have_been_meant(
+    notes: Path, tmp_path: Path, run: Run
+) -> None:
+    records = [
+        {"id": "a", "text": "weight loss", "kind": "review-article", "license": "CC BY"},
+        {"id": "b", "text": "weight gain", "kind": "letter", "license": "CC0"},
+    ]
+    source = tmp_path / "kinds.jsonl"
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    out = tmp_path / "kinds"
+    columns = ("--set", "columns.kind=text", "--set", "columns.license=text")
+    assert (
+        run("index", "build", "--from", f"jsonl:{source}", "--encoder", "none", "--out", out, *columns).code
+        == 0
+    )
+
+    def found(*filters: str) -> tuple[list[str], str]:
+        done = run("search", out, "weight", *(part for each in filters for part in ("--filter", each)))
+        assert done.code == 0
+        return [line.split("\t")[2] for line in done.out.splitlines()], done.err
+
+    ids, said = found("kind=review")
+    assert ids == []
+    assert said.endswith("no document has kind=review; did you mean 'kind=review-article'?\n")
+    assert found("kind=Letter")[1].endswith("no document has kind=Letter; did you mean 'kind=letter'?\n")
+    assert found("kind=erratum")[1].endswith("; no document has kind=erratum\n")
+    assert found("kind=letter", "license=CC BY")[1].endswith("matches and passes the filter\n")
+    # A licence is typed as people type it.
+    for typed in ("CC BY", "CC-BY", "cc by", "ccby"):
+        assert found(f"license={typed}")[0] == ["a"]
+        assert found(f"license!={typed}")[0] == ["b"]
+    assert sorted(found("license=cc0,CC-BY")[0]) == ["a", "b"]
+
+
+def test_an_operator_that_is_none_is_said(notes: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "index"
+    assert run("index", "build", "--from", f"jsonl:{notes}", "--encoder", "none", "--out", out).code == 0
+    assert_error(
+        run("search", out, "x", "--filter", "year>>1"), "'>>' is no operator; there are = != > >= < <="
+    )

@@ -78,7 +78,8 @@ def test_json_has_the_same_keys_for_every_hit(index: Path, capsys: pytest.Captur
         assert [hit["rank"] for hit in hits] == [1, 2, 3]
         for hit in hits:
             assert set(hit) == {
-                "rank", "score", "id", "title", "passage", "offsets", "citation", "signals", "metadata",
+                "rank", "score", "id", "title", "passage", "offsets", "section", "citation", "signals",
+                "metadata",
             }  # fmt: skip
             assert isinstance(hit["score"], float) and len(hit["offsets"]) == 2
             assert set(hit["metadata"]) == {"year", "journal"}

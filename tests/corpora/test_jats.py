@@ -44,6 +44,7 @@ def test_the_metadata_of_an_article_are_read(rich: Document) -> None:
         "year": 2018,
         "type": "research-article",
         "keywords": ["walking", "blood pressure"],
+        "language": ["eng"],
         "license": "CC BY",
         "is_retracted": False,
         "authors": ["Feather AM", "The WALK Group"],
@@ -52,6 +53,46 @@ def test_the_metadata_of_an_article_are_read(rich: Document) -> None:
     }
     assert {key: rich.metadata[key] for key in expected} == expected
     assert set(rich.metadata) == {*expected, "references"}
+
+
+@pytest.mark.parametrize(
+    ("date", "year"),
+    [
+        ("<year>2014</year><string-date>Spring 2015</string-date>", 2014),
+        ("<string-date>Spring 2015</string-date>", 2015),
+        ("<string-date><season>Spring</season> <year>2015</year></string-date>", 2015),
+        ("<string-date>12.3.2015</string-date>", 2015),
+        ("<string-date>2015 Mar 3</string-date>", 2015),
+        ("<string-date>Dec 2014-Jan 2015</string-date>", None),
+        ("<string-date>3/4/15</string-date>", None),
+        ("<string-date>20150304</string-date>", None),
+        ("<string-date>in press</string-date>", None),
+        ("<string-date/>", None),
+        ("<month>3</month>", None),
+    ],
+)
+def test_the_year_is_taken_out_of_a_date_in_words_where_there_is_a_single_one(
+    date: str, year: int | None
+) -> None:
+    found = parsed("<p>Words.</p>", meta=f'<pub-date pub-type="epub">{date}</pub-date>')
+    assert found.metadata.get("year") == year
+
+
+def test_the_year_is_taken_out_of_a_date_for_machines() -> None:
+    found = parsed("<p>Words.</p>", meta='<pub-date iso-8601-date="2015-03-04"><month>3</month></pub-date>')
+    assert found.metadata["year"] == 2015
+
+
+@pytest.mark.parametrize(
+    ("tag", "codes"),
+    [("en", ["eng"]), ("EN", ["eng"]), ("en-GB", ["eng"]), ("eng", ["eng"]), ("de", ["ger"]),
+     ("deu", ["ger"]), ("pt_BR", ["por"]), ("zh-Hans-CN", ["chi"]), ("nb", ["nor"]), ("xx", ["xx"]),
+     ("", None), ("English", None), ("1", None)],
+)  # fmt: skip
+def test_the_language_of_an_article_has_the_code_of_pubmed(tag: str, codes: list[str] | None) -> None:
+    xml = article(5).replace(b"<article ", f'<article xml:lang="{tag}" '.encode(), 1)
+    assert parse_article(xml).metadata.get("language") == codes
+    assert parse_article(article(5)).metadata["language"] == ["eng"]  # by the default of JATS
 
 
 def test_the_title_has_its_subtitle_and_no_footnote_mark(rich: Document) -> None:

@@ -67,6 +67,8 @@ def test_the_metadata_of_a_record_are_those_of_its_xml(found: dict[str, Document
         "mesh_headings": ["Heart Failure/*drug therapy/genetics", "Humans", "*Xenopus"],
         "mesh_ids": ["D006333", "D006801", "D014982"],
         "mesh_major": ["Heart Failure", "Xenopus"],
+        "mesh_supplementary": ["Winter salt syndrome, type 2", "SALT protocol"],
+        "mesh_supplementary_ids": ["C900001", "C900002"],
         "pages": "7-12",
         "pmcid": "PMC900001",
         "pmid": "90000001",
@@ -90,7 +92,33 @@ def test_where_there_is_no_abstract_an_english_one_of_somebody_else_is_taken(
 ) -> None:
     document = found["90000002"]
     assert document.text == "Of water."
-    assert document.sections[0].path == ("Abstract",)
+    assert document.sections[0].path == ("Plain language summary",)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([("plain-language-summary", "eng", "It helps.")], [("Plain language summary", "It helps.")]),
+        ([("plain-language-summary", "spa", "Ayuda.")], []),
+        ([("Publisher", "fre", "Cela aide."), ("AIDS", "eng", "Somebody else's.")], []),
+        ([("Publisher", "fre", "Cela aide."), ("plain-language-summary", "eng", "It helps.")],
+         [("Plain language summary", "It helps.")]),
+    ],
+)  # fmt: skip
+def test_beside_an_abstract_only_a_summary_in_plain_english_is_kept(
+    others: list[tuple[str, str, str]], expected: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    added = "".join(
+        f'<OtherAbstract Type="{kind}" Language="{language}"><AbstractText>{text}</AbstractText>'
+        "</OtherAbstract>"
+        for kind, language, text in others
+    )
+    record = article(1, "The drug reduced mortality.").replace(
+        b"</MedlineCitation>", added.encode() + b"</MedlineCitation>"
+    )
+    (document,) = PubmedCorpus(write(tmp_path / "a.xml", record))
+    found = [(part.path[0], document.text[part.start : part.end]) for part in document.sections]
+    assert found == [("Abstract", "The drug reduced mortality."), *expected]
 
 
 def test_a_missing_title_is_the_one_in_the_language_of_the_article(found: dict[str, Document]) -> None:

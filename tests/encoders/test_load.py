@@ -20,6 +20,14 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path)
         load_encoder("./absent")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("defualt", "default"), ("all-MinLM-L6-v2", "all-MiniLM-L6-v2")]
+)
+def test_a_mistyped_name_is_not_looked_for_on_the_hub(typed: str, meant: str) -> None:
+    with pytest.raises(EncoderError, match=f"no such folder; did you mean '{meant}'"):
+        load_encoder(typed)
+
+
 def test_a_hub_id_that_is_not_fetched_yet_is_an_error_offline(tmp_path: Path) -> None:
     with pytest.raises(
         EncoderError, match=r"'nobody/nothing' is no folder here, and the hub's cache .* does not hold it"

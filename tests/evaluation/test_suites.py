@@ -213,3 +213,8 @@ def test_abstracts_come_to_what_is_expected(
     ]
     assert code == 0, lines
     assert all(line.startswith("ok") for line in lines)
+
+
+def test_the_example_of_beir_folders_is_a_suite() -> None:
+    suite = load_suite(str(ROOT / "eval/examples/beir.yaml"))
+    assert {each.name: each.beir for each in suite.sets} == {"scifact": "scifact", "nfcorpus": "nfcorpus"}

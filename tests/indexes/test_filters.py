@@ -206,6 +206,41 @@ def test_names_of_columns_never_reach_the_engines(tmp_path: Path) -> None:
             assert selected(reader, parse_filter({name: value}, {name: "integer"})) == (rows, rows)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("typed", ["10.1000/RIGHT(5)ab", "10.1000/right(5)AB", "10.1000/Right(5)Ab"])
+def test_a_doi_is_found_in_any_case_and_shown_as_it_was_published(tmp_path: Path, typed: str) -> None:
+    columns = {"doi": "text", "journal": "text"}
+    documents = [
+        Document("a", "fever", metadata={"doi": "10.1000/Right(5)Ab", "journal": "BMJ"}),
+        Document("b", "fever", metadata={"doi": ["10.1000/other", "10.1000/RIGHT(5)AB"]}),
+        Document("c", "fever", metadata={"doi": "10.1000/another"}),
+    ]
+    build(tmp_path / "i", documents, None, columns=columns)
+    wanted: list[tuple[Any, list[int]]] = [
+        (typed, [0, 1]),
+        ({"ne": typed}, [2]),
+        ({"in": [typed, "10.1000/Another"]}, [0, 1, 2]),
+        ({"not_in": [typed]}, [2]),
+        ({"exists": True}, [0, 1, 2]),
+    ]
+    with IndexReader(tmp_path / "i") as reader:
+        for doi, rows in wanted:
+            where = parse_filter({"doi": doi}, columns)
+            assert where is not None and selected(reader, where) == (rows, rows)
+        where = parse_filter("journal=bmj", columns)
+        assert where is not None and selected(reader, where) == ([], [])
+        assert [document.metadata["doi"] for document in reader.documents()] == [
+            document.metadata["doi"] for document in documents
+        ]
+
+
+def test_a_doi_in_an_index_that_keeps_its_case_is_found_as_it_stands_there(tmp_path: Path) -> None:
+    columns = {"DOI": "text"}  # no special name: its values are stored as those of 'doi' once were
+    build(tmp_path / "i", [Document("a", "fever", metadata={"DOI": "10.1000/Right"})], None, columns=columns)
+    with IndexReader(tmp_path / "i") as reader:
+        where = parse_filter("doi=10.1000/Right", {"doi": "text"})
+        assert where is not None and selected(reader, where) == ([0], [0])
+
+
 # --- what users write ---
 
 
