@@ -63,7 +63,7 @@ def run(
 
     made = load_pretrain_recipe(recipe, overrides=settings or ())
     if plan:
-        _print_plan(made, gpu, gpus)
+        _print_plan(made, gpu, gpus, as_json=as_json)
         return
     folder = out if out is not None else Path("runs/pretraining") / made.name
     prepared = data if data is not None else folder / "data"
@@ -101,6 +101,19 @@ def prepare(
         print_json(report.to_json())
     else:
         typer.echo(report.to_markdown())
+
+
+def _print_plan(recipe: PretrainRecipe, gpu: str, gpus: int, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from cmbert_retrieval.pretraining.planning import plan_run
+
+    made = plan_run(recipe, gpu=gpu, gpus=gpus)
+    if as_json:
+        print_json(asdict(made))
+    else:
+        for line in made.lines():
+            typer.echo(line)
 
 
 def _prepare(recipe: PretrainRecipe, out: Path, processes: int | None) -> Report:
