@@ -98,6 +98,38 @@ def test_a_build_that_goes_on_says_from_where(tmp_path: Path, run: Run, notes: P
         assert done.err.startswith(told) if not options else done.err == ""
 
 
+def test_a_file_that_changed_since_is_named_and_only_a_restart_is_advised(
+    tmp_path: Path, run: Run, notes: Path
+) -> None:
+    stopped_build(notes, tmp_path / "i")
+    before = notes.stat().st_size
+    with notes.open("a") as file:
+        file.write('{"id": "more", "text": "cough"}\n')
+    done = go_on(run, notes, tmp_path / "i")
+    sizes = f"{before} bytes, now {notes.stat().st_size}"
+    what = f"{notes} has changed since ({sizes}, another checksum)"
+    assert_error(done, f"begun with other sources ({what}); add --restart")
+    assert "repeat" not in done.err
+    assert go_on(run, notes, tmp_path / "i", "--restart").code == 0
+
+
+def test_another_file_than_the_first_is_named_and_the_first_command_still_finishes(
+    tmp_path: Path, run: Run, notes: Path
+) -> None:
+    stopped_build(notes, tmp_path / "i")
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"id": "1", "text": "rash"}\n')
+    done = go_on(run, other, tmp_path / "i")
+    assert_error(done, f"{notes} is not among them now; {other} is new); repeat the first command")
+    copy = tmp_path / "elsewhere" / notes.name
+    copy.parent.mkdir()
+    copy.write_bytes(notes.read_bytes())
+    notes.rename(tmp_path / "moved.jsonl")
+    done = go_on(run, other, tmp_path / "i")
+    assert_error(done, f"{notes} is gone; {other} is new); add --restart")
+    assert go_on(run, copy, tmp_path / "i").code == 0  # where the same file lies is of no account
+
+
 # --- counts ---
 
 
