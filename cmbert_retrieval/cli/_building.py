@@ -10,6 +10,7 @@ import typer
 
 from cmbert_retrieval.cli._output import ProgressBar, print_json, tell
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.wording import plural
 
 if TYPE_CHECKING:
     from cmbert_retrieval.indexes.report import Report
@@ -139,8 +140,3 @@ def _built(report: Report, root: Path) -> list[str]:
     manifest = read_manifest(root)
     again = f" ({report.documents:,} read, {report.deleted:,} deleted again)" if report.deleted else ""
     return [f"{plural(manifest.documents, 'document')} indexed{again}", plural(manifest.rows, "row")]
-
-
-def plural(count: int, noun: str) -> str:
-    """Return ``1 document`` or ``2,000 documents``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbert_retrieval.cli._building import ReaderSettings, plural, reader_options, split_source
+from cmbert_retrieval.cli._building import ReaderSettings, reader_options, split_source
 from cmbert_retrieval.cli._output import ProgressBar, print_json, print_table, tell
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.wording import plural
 
 if TYPE_CHECKING:
     from cmbert_retrieval.corpora.fetch import FetchReport

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from cmbert_retrieval.cli._building import BuildProgress, plural, print_report
+from cmbert_retrieval.cli._building import BuildProgress, print_report
 from cmbert_retrieval.cli.codes import open_searcher, print_codes
 from cmbert_retrieval.cli.search import print_hits
+from cmbert_retrieval.wording import plural
 
 QUESTIONS = (
     "heart attack",
