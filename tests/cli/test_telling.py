@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from samples import SMALL, build, documents
 from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.encoders.onnx import OnnxEncoder
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.writer import IndexWriter
 
 
@@ -183,3 +185,25 @@ def test_the_demo_says_at_once_that_articles_are_not_there(
     monkeypatch.setenv("CMBERT_CACHE", str(tmp_path / "cache"))
     assert_error(run("demo", "--pmc", tmp_path / "nope", "--encoder", "none"), f"{tmp_path / 'nope'}")
     assert not (tmp_path / "cache").exists()
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("name", ["segments/00000/documents.sqlite", "lexical/00001", "manifest.json"])
+def test_what_to_run_about_damage_names_the_index(tmp_path: Path, name: str) -> None:
+    index = tmp_path / "segments" / "my index"
+    (index / "segments" / "00000").mkdir(parents=True)
+    (index / "manifest.json").write_text("{}")
+    assert run_verify(index / name) == f"run: cmbert index verify '{index}'"
+
+
+def test_the_command_in_a_message_can_be_pasted(tmp_path: Path, run: Run, notes: Path) -> None:
+    out = tmp_path / "my index"
+    assert go_on(run, notes, out).code == 0
+    (out / "segments/00000/documents.sqlite").unlink()
+    done = run("search", out, "fever")
+    assert_error(done, "documents.sqlite is missing; run: cmbert ")
+    words = shlex.split(done.err.partition("run: cmbert ")[2])
+    again = run(*words)
+    assert again.code == 1 and "segments/00000/documents.sqlite" in again.out
