@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import CmbertError, IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.documents import Row
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.lexical import LexicalReader
@@ -122,7 +123,7 @@ class IndexReader:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
         if not np.isfinite(all_scores).all():
-            raise IndexCorruptError(f"{self.path}: vectors that are not finite; run: cmbert index verify")
+            raise IndexCorruptError(f"{self.path}: vectors that are not finite; {run_verify(self.path)}")
         order = np.lexsort((all_rows, -all_scores))
         if len(order) > k > 0:
             order = order[all_scores[order] >= all_scores[order[k - 1]]]
@@ -165,7 +166,7 @@ class IndexReader:
         if len(parents) < len(rows):
             missing = len(rows) - len(parents)
             raise IndexCorruptError(
-                f"{self.path}: {missing} of {len(rows)} rows are in no segment; run: cmbert index verify"
+                f"{self.path}: {missing} of {len(rows)} rows are in no segment; {run_verify(self.path)}"
             )
         return parents
 
@@ -174,7 +175,7 @@ class IndexReader:
         for segment in self.segments:
             if row in segment:
                 return segment.documents.read_with_document(row)
-        raise IndexCorruptError(f"{self.path}: row {row} is in no segment; run: cmbert index verify")
+        raise IndexCorruptError(f"{self.path}: row {row} is in no segment; {run_verify(self.path)}")
 
     def _locate(self, id: str) -> tuple[Segment, int, bytes] | None:
         """Return segment, number and hash of the live document with this id."""
@@ -289,7 +290,5 @@ def _read_dead(root: Path, manifest: Manifest) -> NDArray[np.int64]:
         or dead.shape != (manifest.dead_rows,)
         or not ascends(dead, 0, manifest.next_row)
     ):
-        raise IndexCorruptError(
-            f"{path}: not the list of {manifest.dead_rows} dead rows; run: cmbert index verify"
-        )
+        raise IndexCorruptError(f"{path}: not the list of {manifest.dead_rows} dead rows; {run_verify(path)}")
     return dead
