@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import threading
 from collections import Counter
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import CmbertError, IndexCorruptError
 from cmbert_retrieval.indexes.advice import run_verify
+from cmbert_retrieval.indexes.columns import similar_key
 from cmbert_retrieval.indexes.documents import Row
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.lexical import LexicalReader
@@ -257,10 +257,11 @@ class IndexReader:
                     str(each) for (each,) in segment.documents.query(sql, (column, _COMPARED_VALUES))
                 )
             if len(known) < _COMPARED_VALUES and known.isdisjoint(values):
-                folded = {each.casefold(): each for each in known}
-                close = difflib.get_close_matches(values[0].casefold(), folded, n=1)
-                close += sorted(each for each in folded if each.startswith(values[0].casefold()))
-                found.append((names[column], values[0], folded[close[0]] if close else ""))
+                begun = values[0].casefold()
+                longer = sorted(
+                    (each for each in known if each.casefold().startswith(begun)), key=str.casefold
+                )
+                found.append((names[column], values[0], similar_key(values[0], known) or (longer or [""])[0]))
         return found
 
     def licenses(self) -> Counter[str]:
