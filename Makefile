@@ -28,7 +28,7 @@ demo: $(DONE)/minilm ## build the ICD-10-CM index and ask it five questions; PMC
 	@$(RUN) cmbert_retrieval demo $(if $(PMC),--pmc '$(PMC)')
 
 test: export HF_HUB_OFFLINE := 1
-test: lint ## lint, types, layers and the fast tests (90 s on two idle cores); needs neither torch nor data
+test: lint ## lint, types, layers and the fast tests (two minutes on two idle cores); needs neither torch nor data
 	@$(RUN) pytest $(TEST_FLAGS) -m "not slow and not gpu"
 
 test-extras: export HF_HUB_OFFLINE := 1

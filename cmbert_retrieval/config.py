@@ -283,8 +283,8 @@ def _find(recipe: str | Path) -> Path:
     if str(recipe) in bundled_recipes():
         return _bundled_folder() / f"{recipe}.yaml"
     raise ConfigError(
-        f"no bundled recipe '{recipe}'{did_you_mean(str(recipe), bundled_recipes())}; there is "
-        f"{_listed(bundled_recipes())}, or give the path of a .yaml file"
+        f"no bundled recipe '{recipe}'; there is {_listed(bundled_recipes())}, or give the path of a "
+        f".yaml file{did_you_mean(str(recipe), bundled_recipes())}"
     )
 
 

@@ -47,7 +47,16 @@ class StorageError(CmbertError, OSError):
 
 
 class MissingExtraError(CmbertError, ImportError):
-    """A feature needs an optional package. The message holds the pip command."""
+    """A feature needs an optional package. The message holds the pip command.
+
+    Attributes:
+        needs: the message without what may be done instead, which depends on what was asked for.
+    """
+
+    def __init__(self, needs: str, instead: str = "") -> None:
+        """Say what is needed, and what does without."""
+        super().__init__(f"{needs}; {instead}" if instead else needs)
+        self.needs = needs
 
     @classmethod
     def of(cls, feature: str, package: str, extra: str) -> MissingExtraError:

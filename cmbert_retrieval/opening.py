@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval import __version__
 from cmbert_retrieval.encoders.hub import ENCODER_FILES
-from cmbert_retrieval.errors import ConfigError, EncoderError, IndexLockedError
+from cmbert_retrieval.errors import ConfigError, EncoderError, IndexLockedError, MissingExtraError
 from cmbert_retrieval.hub import Hub, HubError, is_hub_id
 from cmbert_retrieval.indexes.hub import NotAnIndexError, fetch_index
 from cmbert_retrieval.indexes.manifest import MANIFEST, EncoderEntry, read_manifest
@@ -38,6 +38,7 @@ ENCODER_FOLDER = "encoder"
 """The folder within an index that holds its encoder."""
 
 _POLL_SECONDS = 0.5
+_WORDS_ALONE = "or search it by its words alone: --mode lexical, mode='lexical'"
 
 
 def open_pretrained(
@@ -208,7 +209,7 @@ def load_index_encoder(entry: EncoderEntry, index: Path, options: Mapping[str, A
     if name == ENCODER_FOLDER or (is_local(name) and not _is_dir(Path(name).expanduser())):
         raise EncoderError(
             f"the index was built with the encoder '{entry.identity.name}' from a folder, which is not here; "
-            "name a copy of it: encoder=FOLDER, or --encoder FOLDER"
+            f"name a copy of it: encoder=FOLDER, or --encoder FOLDER; {_WORDS_ALONE}"
         )
     revision = None if is_local(name) else entry.identity.revision or None
     return _load_as(entry, name, {"revision": revision, **options})
@@ -216,6 +217,14 @@ def load_index_encoder(entry: EncoderEntry, index: Path, options: Mapping[str, A
 
 def _load_as(entry: EncoderEntry, name: str | Path, options: Mapping[str, Any]) -> Encoder:
     """Open an encoder with an index's settings. Whether it is the index's own is asked elsewhere."""
+    try:
+        return _load_with_settings(entry, name, options)
+    except MissingExtraError as error:
+        # An index that has vectors takes no encoder "none", which is advised where there is no index yet.
+        raise MissingExtraError(error.needs, _WORDS_ALONE) from error
+
+
+def _load_with_settings(entry: EncoderEntry, name: str | Path, options: Mapping[str, Any]) -> Encoder:
     from cmbert_retrieval.encoders import load_encoder
 
     identity = entry.identity

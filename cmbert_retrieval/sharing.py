@@ -55,7 +55,7 @@ def save_index(reader: IndexReader, encoder: Encoder | None, path: Path) -> None
 
 def _with_encoder(reader: IndexReader, encoder: Encoder | None, path: Path) -> Manifest:
     """Save the encoder into ``path/encoder`` and return the manifest of what is to be shared."""
-    from cmbert_retrieval.indexes.build import PINS
+    from cmbert_retrieval.indexes.pins import PINS
 
     manifest = reader.manifest
     # How a segment was built, and from which folders, is of no use beyond this machine.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cmbert_retrieval.cli._output import ProgressBar, print_json
+from cmbert_retrieval.cli._output import ProgressBar, print_json, tell
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.wording import plural
 
 if TYPE_CHECKING:
     from cmbert_retrieval.indexes.report import Report
@@ -68,10 +69,11 @@ class BuildProgress:
         elif phase == "rows":
             self._draw(self._bar)(count)
         elif phase == "resumed":
+            tell(f"going on from row {count:,} of an earlier run")
             self._draw(self._bar).resume(count)
+        elif phase == "words_total":
+            self._words.expect(self._words.count + count)  # several updates share a bar
         elif phase == "words":
-            if self._drawn is not self._words and self._bar.count:
-                self._words.total = self._bar.count
             self._draw(self._words)(count)
 
 
@@ -117,17 +119,24 @@ def print_report(report: Report, root: Path, *, as_json: bool, done: str = "adde
         print_json({"index": str(root), **report.to_json()})
         return
     for line in report.lines():
-        typer.echo(line, err=True)
-    parts = [f"{plural(report.deleted if done == 'deleted' else report.documents, 'document')} {done}"]
-    if report.rows:
-        parts.append(plural(report.rows, "row"))
-    if report.deleted and done != "deleted":
-        parts.append(f"{report.deleted:,} deleted")
+        tell(line)
+    if done == "indexed":
+        parts = _built(report, root)
+    else:
+        parts = [f"{plural(report.deleted if done == 'deleted' else report.documents, 'document')} {done}"]
+        if report.rows:
+            parts.append(plural(report.rows, "row"))
+        if report.deleted and done != "deleted":
+            parts.append(f"{report.deleted:,} deleted")
     if report.encoded:
         parts.append(f"{report.encoded:,} encoded")
     typer.echo(f"{root}: {', '.join(parts)} (commit {report.commit})")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return ``1 document`` or ``2,000 documents``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def _built(report: Report, root: Path) -> list[str]:
+    """Return what a new index holds, as ``cmbert index info`` says it: without what went again."""
+    from cmbert_retrieval.indexes.manifest import read_manifest
+
+    manifest = read_manifest(root)
+    again = f" ({report.documents:,} read, {report.deleted:,} deleted again)" if report.deleted else ""
+    return [f"{plural(manifest.documents, 'document')} indexed{again}", plural(manifest.rows, "row")]

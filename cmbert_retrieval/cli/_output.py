@@ -32,6 +32,18 @@ def is_terminal(stream: TextIO | None = None) -> bool:
     return (stream or sys.stdout).isatty()
 
 
+def is_quiet() -> bool:
+    """Return whether only errors are wanted (``--quiet``)."""
+    return logging.getLogger("cmbert_retrieval").getEffectiveLevel() > logging.WARNING
+
+
+def tell(line: str) -> None:
+    """Print a line on stderr that is no error: what a build left out, where it goes on."""
+    if not is_quiet():
+        sys.stderr.write(f"{clean(line)}\n")
+        sys.stderr.flush()
+
+
 def print_json(value: object) -> None:
     """Print ``value`` as JSON on stdout; dataclasses, numpy values, paths and sets are turned into JSON."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2, allow_nan=False, default=_as_json)
@@ -82,7 +94,7 @@ class ProgressBar:
         """
         self.label, self.total, self.unit, self.count = label, total, unit, 0
         self._before = 0  # done by an earlier run: says nothing of how fast this one is
-        self._quiet = logging.getLogger("cmbert_retrieval").getEffectiveLevel() > logging.WARNING
+        self._quiet = is_quiet()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -140,7 +152,7 @@ class ProgressBar:
         else:
             line += f" {self.unit}"
         line += f", {rate:,.1f} a second"
-        if self.total and rate and self.count < self.total:
+        if self.total and rate and self.count < self.total and not last:
             line += f", {_minutes((self.total - self.count) / rate)} left"
         elif self.count:
             done = last or self.count == self.total

@@ -52,7 +52,7 @@ def open_searcher(
     from cmbert_retrieval.opening import open_pretrained
     from cmbert_retrieval.retriever import Retriever
 
-    with BuildProgress() as progress:
+    with BuildProgress(encodes=encoder != "none") as progress:
         retriever = open_pretrained(
             Retriever,
             index,

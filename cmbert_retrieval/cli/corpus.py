@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmbert_retrieval.cli._building import ReaderSettings, plural, reader_options, split_source
-from cmbert_retrieval.cli._output import ProgressBar, print_json, print_table
+from cmbert_retrieval.cli._building import ReaderSettings, reader_options, split_source
+from cmbert_retrieval.cli._output import ProgressBar, print_json, print_table, tell
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.wording import plural
 
 if TYPE_CHECKING:
     from cmbert_retrieval.corpora.fetch import FetchReport
@@ -63,7 +64,7 @@ class _FetchProgress:
             self._drawn = bar.__enter__()
         if phase == "total":
             bar.expect(count)
-        else:
+        elif phase != "failed":  # not done: the report says how many, and why
             bar(count)
 
 
@@ -260,12 +261,10 @@ def convert(
         print_json(done)
         return
     for problem in done.problems:
-        typer.echo(f"{problem}; skipped", err=True)
+        tell(f"{problem}; skipped")
     if done.unusable > len(done.problems):
-        typer.echo(f"... and {done.unusable - len(done.problems):,} more that cannot be used", err=True)
+        tell(f"... and {done.unusable - len(done.problems):,} more that cannot be used")
     if done.deletions:
         what = plural(done.deletions, "deletion")
-        typer.echo(
-            f"{what} not carried out: what came before stays in the file (an index drops it)", err=True
-        )
+        tell(f"{what} not carried out: what came before stays in the file (an index drops it)")
     typer.echo(f"{done.path}: {plural(done.documents, 'document')} written")

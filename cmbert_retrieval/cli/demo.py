@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from cmbert_retrieval.cli._building import BuildProgress, plural, print_report
+from cmbert_retrieval.cli._building import BuildProgress, print_report
 from cmbert_retrieval.cli.codes import open_searcher, print_codes
 from cmbert_retrieval.cli.search import print_hits
+from cmbert_retrieval.wording import plural
 
 QUESTIONS = (
     "heart attack",
@@ -32,6 +33,10 @@ def demo(
     ] = None,
 ) -> None:
     """Build the ICD-10-CM index and answer five questions; with --pmc, index and search articles too."""
+    if pmc is not None:
+        from cmbert_retrieval.corpora import open_corpus
+
+        open_corpus("pmc", pmc)  # what is not there is said before minutes of work
     with open_searcher(encoder=encoder) as searcher:
         manifest = searcher.retriever.manifest
         release = next(iter(searcher.search("A00"))).code.release
@@ -74,7 +79,8 @@ def _articles(pmc: Path, encoder: str | None) -> Path:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     out = cache_folder() / "indexes" / f"demo-{digest}"
     if not (out / MANIFEST).is_file():
-        with BuildProgress() as progress, IndexWriter(out, notify=progress) as writer:
+        encodes = opened is not None
+        with BuildProgress(encodes=encodes) as progress, IndexWriter(out, notify=progress) as writer:
             report = writer.build(corpus, IndexRecipe.for_corpus("pmc", pmc, overrides=settings), opened)
         print_report(report, out, as_json=False, done="indexed")
     with Retriever.from_pretrained(out) as retriever:

@@ -14,7 +14,7 @@ from cmbert_retrieval.cli._building import (
     reader_options,
     split_source,
 )
-from cmbert_retrieval.cli._output import print_json, print_table
+from cmbert_retrieval.cli._output import print_json, print_table, tell
 from cmbert_retrieval.errors import ConfigError, CorpusError, IndexCorruptError
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ def verify(
     if as_json:
         print_json(result)
     for leftover in result.leftovers if not as_json else ():
-        typer.echo(f"{leftover}: not part of the index; the next change removes it", err=True)
+        tell(f"{leftover}: not part of the index; the next change removes it")
     if result.problems:
         more = f" (and {len(result.problems) - 1} more)" if len(result.problems) > 1 else ""
         for problem in result.problems if not as_json else ():

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from cmbert_retrieval.errors import CorpusError, printable
 from cmbert_retrieval.types import Document
+from cmbert_retrieval.wording import plural
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Corpus(ABC):
             else:
                 logger.warning("%s; skipped", record.problem)
         if deletions:
-            logger.warning("%d deletions are not carried out: a stream keeps no documents", deletions)
+            logger.warning("%s not carried out: a stream keeps no documents", plural(deletions, "deletion"))
 
     def strictly(self) -> Iterator[Document]:
         """Yield the documents; the first unusable record raises ``CorpusError``."""

@@ -12,6 +12,7 @@ from cmbert_retrieval.corpora.files import MAX_BYTES, UnusableError, existing
 from cmbert_retrieval.corpora.jsonl import JsonlCorpus, read_lines, read_objects
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Qrels, Query
+from cmbert_retrieval.wording import plural
 
 
 class BeirCorpus(JsonlCorpus):
@@ -91,7 +92,7 @@ def read_qrels(path: str | Path) -> Qrels:
                 if separator is None
                 else "query, document and grade"
             )
-            raise CorpusError(f"{file.name}:{number}: {len(parts)} columns, expected {expected}")
+            raise CorpusError(f"{file.name}:{number}: {plural(len(parts), 'column')}, expected {expected}")
         query, document = parts[places[0]], parts[places[1]]
         grade = _grade(parts[places[2]], f"{file.name}:{number}")
         judged = qrels.setdefault(query, {})

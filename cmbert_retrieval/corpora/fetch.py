@@ -26,7 +26,7 @@ SHOWN = 5
 
 Notify = Callable[[str, int], None]
 """Takes ``("listed", n)`` for each n articles of a list that is being read, ``("total", n)`` once it is known
-how much there is to look at, and ``("done", 1)`` for each of them."""
+how much there is to look at, and ``("done", 1)`` or ``("failed", 1)`` for each of them."""
 
 
 @dataclass(slots=True)
@@ -205,7 +205,7 @@ class Fetch(Generic[T]):
                 self._count(outcome)
                 if outcome.note is not None and remember is not None:
                     remember(outcome.note)
-                self._notify("done", 1)
+                self._notify("failed" if outcome.failure else "done", 1)
             unreachable = [outcome.failure for outcome in outcomes if outcome.unreachable]
             self._unanswered = self._unanswered + 1 if unreachable else 0
             if self._unanswered > 2 * self._connections:

@@ -15,7 +15,7 @@ from pathlib import Path
 from cmbert_retrieval.corpora.fetch import Fetch, FetchReport, Notify, Outcome
 from cmbert_retrieval.corpora.fetch_address import Address, FetchError, TransientError, UnreachableError
 from cmbert_retrieval.corpora.fetch_http import Client
-from cmbert_retrieval.corpora.fetch_ids import id_lines
+from cmbert_retrieval.corpora.fetch_ids import read_id_file
 from cmbert_retrieval.corpora.fetch_state import State
 from cmbert_retrieval.corpora.files import UnusableError
 from cmbert_retrieval.corpora.pubmed_files import file_number, list_pubmed
@@ -118,16 +118,15 @@ def read_pmids(path: str | Path) -> list[int]:
         ConfigError: a line is no PMID, or there is none.
         CorpusError: the file cannot be read.
     """
-    found: dict[int, None] = {}
-    for number, text in id_lines(path, "PMID"):
-        if not _PMID.fullmatch(text) or not text.isascii():
-            pmc = text.upper().startswith("PMC")
-            hint = "; this looks like a PMCID: fetch it from pmc" if pmc else ""
-            raise ConfigError(f"{path}:{number}: no PMID; expected one a line, as 12345678{hint}")
-        found[int(text)] = None
-    if not found:
-        raise ConfigError(f"{path}: holds no PMID; expected one a line, as 12345678")
-    return list(found)
+
+    def parse(text: str) -> int | None:
+        return int(text) if text.isascii() and _PMID.fullmatch(text) else None
+
+    def hint(text: str) -> str:
+        pmc = text.upper().startswith("PMC")
+        return "; this looks like a PMCID: fetch it from pmc" if pmc else ""
+
+    return read_id_file(path, "PMID", "12345678", parse, hint)
 
 
 def efetch_files(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from cmbert_retrieval.corpora.fetch_http import Client
 from cmbert_retrieval.corpora.fetch_state import Listed
 from cmbert_retrieval.corpora.files import GZIP_ERRORS
 from cmbert_retrieval.corpora.xmltree import XmlError, parse_xml
+from cmbert_retrieval.wording import plural
 
 PAGE_BYTES = 8 * 2**20
 """The largest page of a listing that is read; S3's have at most 1,000 keys of 1,024 bytes."""
@@ -200,7 +201,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Listed]:
         with gzip.open(path, "rb") as stream:
             for number, row in enumerate(csv.reader(_lines(cast("IO[bytes]", stream))), start=1):
                 if len(row) != count:
-                    raise FetchError(f"{path.name}:{number}: {len(row)} columns, expected {count}")
+                    raise FetchError(f"{path.name}:{number}: {plural(len(row), 'column')}, expected {count}")
                 article = _article(row[key], row[modified], row[etag])
                 if article is not None:
                     yield article

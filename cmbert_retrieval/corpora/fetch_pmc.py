@@ -15,12 +15,11 @@ from cmbert_retrieval.corpora.fetch import Fetch, FetchReport, Notify, Outcome, 
 from cmbert_retrieval.corpora.fetch_address import FetchError
 from cmbert_retrieval.corpora.fetch_files import RemoteFile, download, md5_of, plain_md5, published_md5
 from cmbert_retrieval.corpora.fetch_http import Client
-from cmbert_retrieval.corpora.fetch_ids import id_lines
+from cmbert_retrieval.corpora.fetch_ids import read_id_file
 from cmbert_retrieval.corpora.fetch_listing import list_articles, newest_inventory, read_inventory
 from cmbert_retrieval.corpora.fetch_state import Listed, State
 from cmbert_retrieval.corpora.files import MAX_BYTES
 from cmbert_retrieval.corpora.licenses import license_set, normalize_license
-from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.storage import atomic_file, fsync_folder, make_folder, writing
 
 PMC_URL = "https://pmc-oa-opendata.s3.amazonaws.com/"
@@ -113,17 +112,16 @@ def read_ids(path: str | Path) -> list[Listed]:
         ConfigError: a line is no PMCID, or there is none.
         CorpusError: the file cannot be read.
     """
-    found: dict[Listed, None] = {}
-    for number, text in id_lines(path, "PMCID"):
+
+    def parse(text: str) -> Listed | None:
         match = _PMCID.fullmatch(text)
-        if not match:
-            digits = text.isascii() and text.isdigit()
-            hint = "; a number alone may be a PMID, which is another thing" if digits else ""
-            raise ConfigError(f"{path}:{number}: no PMCID; expected one a line, as PMC123 or PMC123.1{hint}")
-        found[Listed(int(match[1]), int(match[2]) if match[2] else None)] = None
-    if not found:
-        raise ConfigError(f"{path}: holds no PMCID; expected one a line, as PMC123 or PMC123.1")
-    return list(found)
+        return Listed(int(match[1]), int(match[2]) if match[2] else None) if match else None
+
+    def hint(text: str) -> str:
+        digits = text.isascii() and text.isdigit()
+        return "; a number alone may be a PMID, which is another thing" if digits else ""
+
+    return read_id_file(path, "PMCID", "PMC123 or PMC123.1", parse, hint)
 
 
 def _list(client: Client, state: State, notify: Notify) -> str:

@@ -19,6 +19,7 @@ from cmbert_retrieval.corpora.lay import VOCABULARY
 from cmbert_retrieval.corpora.order_files import dotted
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.types import Document
+from cmbert_retrieval.wording import plural
 
 _DIAGNOSIS = re.compile(r"[0-9]{3,5}|E[0-9]{3,4}|V[0-9]{2,4}")
 _PROCEDURE = re.compile(r"[0-9]{3,4}")
@@ -136,7 +137,9 @@ class Icd9cmCorpus(CodeFilesCorpus):
             else:
                 yield self._document(code, text, is_procedure, short.get(code, ""), mappings.get(code, []))
         if unknown := len(mappings.keys() - seen.keys()):
-            logger.warning("%s: mappings of %d codes without a title; left out", self.path.name, unknown)
+            logger.warning(
+                "%s: mappings of %s without a title; left out", self.path.name, plural(unknown, "code")
+            )
 
     def _document(
         self, code: str, title: str, is_procedure: bool, short: str, rows: list[GemRow]

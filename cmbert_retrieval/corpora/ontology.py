@@ -16,6 +16,7 @@ from cmbert_retrieval.corpora.obographs import Obographs
 from cmbert_retrieval.corpora.ontology_terms import SCOPES, OntologyHeader, OntologyTerm
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.types import Document
+from cmbert_retrieval.wording import plural
 
 MAX_JSON_BYTES = 512 * 2**20
 """Unpacked size above which an obographs file is refused, as one that was packed to waste time."""
@@ -94,11 +95,11 @@ class OntologyCorpus(CodeFilesCorpus):
             else:
                 yield self._document(item, header, children)
         counts = {
-            "obsolete terms": obsolete,
-            "references without a name": nameless,
-            "terms of other prefixes": others,
+            ("obsolete term", "obsolete terms"): obsolete,
+            ("reference without a name", "references without a name"): nameless,
+            ("term of another prefix", "terms of other prefixes"): others,
         }
-        if found := [f"{count:,} {what}" for what, count in counts.items() if count]:
+        if found := [plural(count, *what) for what, count in counts.items() if count]:
             logger.warning("%s: left out %s", self.path.name, ", ".join(found))
 
     def _children(self, items: Iterable[OntologyHeader | OntologyTerm | Problem]) -> dict[str, list[str]]:

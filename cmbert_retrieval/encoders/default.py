@@ -74,7 +74,7 @@ def packaged_model() -> Path:
 
 def _missing(package: str) -> MissingExtraError:
     needs = MissingExtraError.of(_FEATURE, package, "minilm")
-    return MissingExtraError(f"{needs}; or search by words alone: --encoder none, encoder='none'")
+    return MissingExtraError(needs.needs, "or search by words alone: --encoder none, encoder='none'")
 
 
 def _make(model: Path, folder: Path) -> None:

@@ -73,8 +73,8 @@ def named_set(name: str, data: Path | None, *, split: str = "test") -> Evaluatio
     """
     if name not in NAMED:
         raise ConfigError(
-            f"unknown set '{name}'{did_you_mean(name, list(NAMED))}; named sets are {', '.join(NAMED)}; "
-            "another one is given as a BEIR folder or as files"
+            f"unknown set '{name}'; named sets are {', '.join(NAMED)}; "
+            f"another one is given as a BEIR folder or as files{did_you_mean(name, list(NAMED))}"
         )
     module, _, function = NAMED[name].partition(":")
     make: Callable[[Path | None, str], EvaluationSet] = getattr(

@@ -11,6 +11,7 @@ from cmbert_retrieval.corpora.jsonl import read_lines
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.storage import atomic_file
 from cmbert_retrieval.types import Qrels, Run
+from cmbert_retrieval.wording import plural
 
 _LONGEST_LINE = 2**16
 
@@ -41,7 +42,7 @@ def read_run(path: str | Path) -> Run:
             continue
         if len(parts) not in (5, 6):
             raise CorpusError(
-                f"{place}: {len(parts)} columns, expected query, Q0, document, rank, score and tag"
+                f"{place}: {plural(len(parts), 'column')}, expected query, Q0, document, rank, score and tag"
             )
         query, document = parts[0], parts[2]
         try:

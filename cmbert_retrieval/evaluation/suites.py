@@ -168,8 +168,8 @@ def find_suite(suite: str | Path) -> Path:
         raise ConfigError(f"{suite}: no bundled suite; did you mean {beside}?")
     known = bundled_suites()
     raise ConfigError(
-        f"{suite}: no such suite{did_you_mean(str(suite), known)}; "
-        f"give a .yaml file, or a bundled one: {', '.join(known)}"
+        f"{suite}: no such suite; give a .yaml file, or a bundled one: {', '.join(known)}"
+        f"{did_you_mean(str(suite), known)}"
     )
 
 
@@ -242,8 +242,8 @@ def narrowed(suite: SuiteRecipe, only: Sequence[str]) -> SuiteRecipe:
         if name not in names and name not in suite.systems:
             known = [*names, *suite.systems]
             raise ConfigError(
-                f"'{name}' is no set or system of '{suite.name}'{did_you_mean(name, known)}; "
-                f"there is {', '.join(known)}"
+                f"'{name}' is no set or system of '{suite.name}'; "
+                f"there is {', '.join(known)}{did_you_mean(name, known)}"
             )
     sets = [one for one in suite.sets if one.name in only] or suite.sets
     systems = {name: system for name, system in suite.systems.items() if name in only} or suite.systems

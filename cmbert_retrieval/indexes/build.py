@@ -16,15 +16,13 @@ from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import IndexMismatchError
 from cmbert_retrieval.indexes import documents as store
 from cmbert_retrieval.indexes.columns import encode_all, similar_key
+from cmbert_retrieval.indexes.pins import begin_folder, check_pins
 from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.revisions import is_older, with_known_retraction
 from cmbert_retrieval.indexes.shards import Notify, Pending, ShardStore
 from cmbert_retrieval.indexes.traces import has_rows
-from cmbert_retrieval.storage import atomic_file, discard_tree, fsync_folder, remove_tree
+from cmbert_retrieval.storage import discard_tree
 from cmbert_retrieval.types import Document
-
-PINS = "build.json"
-_SHOWN_DIFFERENCES = 3
 
 RowTexts = Callable[[Document], Sequence[tuple[int | None, int | None, str | None, str]]]
 """Document -> ``(start, end, entry, title)`` of each of its rows."""
@@ -49,6 +47,7 @@ class Plan:
 
     Attributes:
         pins: JSON values; a build resumes only where they are the same.
+        paths: of the sources among them, for messages: where the same files lie is of no account.
         first_row: the number of its first row.
         columns: declared columns, name -> type.
         shard_rows: rows a shard.
@@ -59,6 +58,7 @@ class Plan:
     """
 
     pins: dict[str, Any]
+    paths: Sequence[str]
     first_row: int
     columns: dict[str, str]
     shard_rows: int
@@ -85,13 +85,13 @@ class SegmentBuild:
         self.report = Report()
         try:
             if folder.exists():
-                _check_pins(folder, plan.pins)
+                check_pins(folder, plan.pins, plan.paths)
         except IndexMismatchError:
             if has_rows(folder):
                 raise
             discard_tree(folder)  # nothing is lost by beginning again
         if not folder.exists():
-            _begin_folder(folder, plan.pins)
+            begin_folder(folder, plan.pins, plan.paths)
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
         self._shards = ShardStore(folder, plan.encoder, base, notify)
@@ -307,65 +307,6 @@ class SegmentBuild:
         for row, tokens in zip(rows, encoder.count_tokens([row.text for row in rows]), strict=True):
             if tokens > limit:
                 self._note("truncated", f"row {row.row} of {tokens} tokens")
-
-
-def _begin_folder(folder: Path, pins: Mapping[str, Any]) -> None:
-    # Its name appears with its pins inside: a kill cannot leave a folder that nobody may resume.
-    fresh = folder.with_suffix(".new")
-    remove_tree(fresh)
-    fresh.mkdir(parents=True)
-    with atomic_file(fresh / PINS) as file:
-        file.write(json.dumps(pins, indent=1, sort_keys=True).encode())
-    fresh.rename(folder)
-    fsync_folder(folder.parent)
-
-
-def _check_pins(folder: Path, pins: Mapping[str, Any]) -> None:
-    try:
-        begun = json.loads((folder / PINS).read_bytes())
-    except (OSError, ValueError) as error:
-        raise IndexMismatchError(
-            f"{folder / PINS} cannot be read ({type(error).__name__}), so this build cannot go on; "
-            "add --restart to begin it again"
-        ) from None
-    different = [key for key in pins if begun.get(key) != pins[key]]
-    if "commit" in different:
-        raise IndexMismatchError(
-            f"{folder}: the index has changed since this addition was begun; add --restart to begin it again"
-        )
-    if different:
-        names = [_difference(key, begun.get(key), pins[key]) for key in different if key != "version"]
-        what, how = ["another " + " and ".join(names)] if names else [], ""
-        if "version" in different:
-            what.insert(0, f"version {begun.get('version', 'unknown')}, now {pins['version']}")
-            how = " with that version"
-        raise IndexMismatchError(
-            f"{folder}: this build was begun with {', and '.join(what)}; repeat the first command{how} "
-            "to finish it, or add --restart to throw away what it did"
-        )
-
-
-def _difference(key: str, begun: Any, given: Any) -> str:
-    """Return the name of a pin, with the settings in it that differ where it has any."""
-    if not isinstance(begun, dict) or not isinstance(given, dict):
-        return key
-    before, now = _flat(begun), _flat(given)
-    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    if not names:
-        return key
-    parts = [f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in names[:_SHOWN_DIFFERENCES]]
-    more = len(names) - len(parts)
-    return f"{key} ({'; '.join(parts)}{f'; and {more} more' if more else ''})"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _shown(id: str) -> str:

@@ -178,6 +178,7 @@ class Committer:
         writer = LexicalWriter(folder, current.columns, current.analyser)
         writer.delete(newly_dead.tolist())
         gone = set(dead.tolist())
+        self._notify("words_total", sum(entry.rows for entry in fresh) - _count_within(dead, fresh))
         self._notify("words", 0)
         for entry in fresh:
             store = DocumentStore(self._root / "segments" / entry.name / DATABASE)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cmbert_retrieval.errors import CmbertError, IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.trust import check_database
 from cmbert_retrieval.types import Document, Section
@@ -143,7 +144,7 @@ class _Cursor(sqlite3.Cursor):
 def _damaged(path: Path, error: sqlite3.DatabaseError) -> IndexCorruptError:
     # SQLite quotes text that it cannot decode; nobody else must read it.
     reason = "text that is not UTF-8" if "decode" in str(error) else str(error)
-    return IndexCorruptError(f"{path}: {reason}; run: cmbert index verify")
+    return IndexCorruptError(f"{path}: {reason}; {run_verify(path)}")
 
 
 def connect(path: Path, *, writable: bool = False) -> sqlite3.Connection:
@@ -183,7 +184,7 @@ class DocumentStore:
         self._local = threading.local()
         self._closed = False
         if not path.is_file():
-            raise IndexCorruptError(f"{path} is missing; run: cmbert index verify")
+            raise IndexCorruptError(f"{path} is missing; {run_verify(path)}")
         try:
             with closing(_connect_immutable(path)) as connection:
                 check_database(connection, path)
@@ -252,7 +253,7 @@ class DocumentStore:
         return self._row((row, *found[:6]), document.text), document
 
     def _missing_row(self, row: int) -> IndexCorruptError:
-        return IndexCorruptError(f"{self._path}: row {row} is missing; run: cmbert index verify")
+        return IndexCorruptError(f"{self._path}: row {row} is missing; {run_verify(self._path)}")
 
     def _row(self, values: tuple[Any, ...], text: str) -> Row:
         """Return a row out of what is stored of it and the text of its document."""
@@ -262,7 +263,7 @@ class DocumentStore:
             return Row(row, document, number, start, end, entry, title, row_text(title, passage))
         except (TypeError, AttributeError):
             raise IndexCorruptError(
-                f"{self._path}: row {row} is not as a build makes it; run: cmbert index verify"
+                f"{self._path}: row {row} is not as a build makes it; {run_verify(self._path)}"
             ) from None
 
     def read_rows(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Row]:
@@ -281,7 +282,7 @@ class DocumentStore:
     def _text(self, document: int) -> str:
         found = self.query("SELECT text FROM documents WHERE document = ?", (document,)).fetchone()
         if found is None or not isinstance(found[0], str):
-            raise IndexCorruptError(f"{self._path}: document {document} is missing; run: cmbert index verify")
+            raise IndexCorruptError(f"{self._path}: document {document} is missing; {run_verify(self._path)}")
         return found[0]
 
     def find(self, id: str) -> list[tuple[int, bytes]]:
@@ -296,7 +297,7 @@ class DocumentStore:
         """Return a whole document by its number."""
         found = next(self.documents("document = ?", (number,)), None)
         if found is None:
-            raise IndexCorruptError(f"{self._path}: document {number} is missing; run: cmbert index verify")
+            raise IndexCorruptError(f"{self._path}: document {number} is missing; {run_verify(self._path)}")
         return found
 
     def documents(self, condition: str = "1", parameters: Sequence[Any] = ()) -> Iterator[Document]:
@@ -342,7 +343,7 @@ class DocumentStore:
 
     def _strange_document(self, number: int) -> IndexCorruptError:
         return IndexCorruptError(
-            f"{self._path}: document {number} is not as a build makes it; run: cmbert index verify"
+            f"{self._path}: document {number} is not as a build makes it; {run_verify(self._path)}"
         )
 
 

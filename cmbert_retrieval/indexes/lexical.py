@@ -15,6 +15,7 @@ import tantivy
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.columns import Value
 from cmbert_retrieval.indexes.filters import Condition, Filter
 from cmbert_retrieval.indexes.links import LinkFolder
@@ -127,7 +128,7 @@ class LexicalWriter:
         found = self._index.searcher().num_docs
         if found != live_rows:
             raise IndexCorruptError(
-                f"{self._folder}: holds {found} rows, expected {live_rows}; run: cmbert index verify"
+                f"{self._folder}: holds {found} rows, expected {live_rows}; {run_verify(self._folder)}"
             )
         del self._writer, self._index
         for lock in self._folder.glob(".tantivy-*.lock"):
@@ -152,7 +153,7 @@ def _reading(folder: Path) -> Iterator[None]:
         reason = "a damaged file"
     else:
         return
-    raise IndexCorruptError(f"{folder}: {reason}; run: cmbert index verify")
+    raise IndexCorruptError(f"{folder}: {reason}; {run_verify(folder)}")
 
 
 class LexicalReader:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cmbert_retrieval.corpora.base import Source
 from cmbert_retrieval.encoders.base import EncoderIdentity
 from cmbert_retrieval.errors import CmbertError, IndexCorruptError, IndexMismatchError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.trust import check_manifest_values
 from cmbert_retrieval.storage import atomic_file, sha256_of
 
@@ -190,8 +191,7 @@ def read_manifest(root: Path) -> Manifest:
         if (copy := next(readable, None)) is None:
             raise
         raise IndexCorruptError(
-            f"{error}; the newest readable copy is {copy}: copy it over {MANIFEST}, "
-            "then run: cmbert index verify"
+            f"{error}; the newest readable copy is {copy}: copy it over {MANIFEST}, then {run_verify(root)}"
         ) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import threading
 from collections import Counter
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import CmbertError, IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
+from cmbert_retrieval.indexes.columns import similar_key
 from cmbert_retrieval.indexes.documents import Row
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.lexical import LexicalReader
@@ -122,7 +123,7 @@ class IndexReader:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         all_scores, all_rows = np.concatenate(scores), np.concatenate(rows)
         if not np.isfinite(all_scores).all():
-            raise IndexCorruptError(f"{self.path}: vectors that are not finite; run: cmbert index verify")
+            raise IndexCorruptError(f"{self.path}: vectors that are not finite; {run_verify(self.path)}")
         order = np.lexsort((all_rows, -all_scores))
         if len(order) > k > 0:
             order = order[all_scores[order] >= all_scores[order[k - 1]]]
@@ -165,7 +166,7 @@ class IndexReader:
         if len(parents) < len(rows):
             missing = len(rows) - len(parents)
             raise IndexCorruptError(
-                f"{self.path}: {missing} of {len(rows)} rows are in no segment; run: cmbert index verify"
+                f"{self.path}: {missing} of {len(rows)} rows are in no segment; {run_verify(self.path)}"
             )
         return parents
 
@@ -174,7 +175,7 @@ class IndexReader:
         for segment in self.segments:
             if row in segment:
                 return segment.documents.read_with_document(row)
-        raise IndexCorruptError(f"{self.path}: row {row} is in no segment; run: cmbert index verify")
+        raise IndexCorruptError(f"{self.path}: row {row} is in no segment; {run_verify(self.path)}")
 
     def _locate(self, id: str) -> tuple[Segment, int, bytes] | None:
         """Return segment, number and hash of the live document with this id."""
@@ -256,10 +257,11 @@ class IndexReader:
                     str(each) for (each,) in segment.documents.query(sql, (column, _COMPARED_VALUES))
                 )
             if len(known) < _COMPARED_VALUES and known.isdisjoint(values):
-                folded = {each.casefold(): each for each in known}
-                close = difflib.get_close_matches(values[0].casefold(), folded, n=1)
-                close += sorted(each for each in folded if each.startswith(values[0].casefold()))
-                found.append((names[column], values[0], folded[close[0]] if close else ""))
+                begun = values[0].casefold()
+                longer = sorted(
+                    (each for each in known if each.casefold().startswith(begun)), key=str.casefold
+                )
+                found.append((names[column], values[0], similar_key(values[0], known) or (longer or [""])[0]))
         return found
 
     def licenses(self) -> Counter[str]:
@@ -289,7 +291,5 @@ def _read_dead(root: Path, manifest: Manifest) -> NDArray[np.int64]:
         or dead.shape != (manifest.dead_rows,)
         or not ascends(dead, 0, manifest.next_row)
     ):
-        raise IndexCorruptError(
-            f"{path}: not the list of {manifest.dead_rows} dead rows; run: cmbert index verify"
-        )
+        raise IndexCorruptError(f"{path}: not the list of {manifest.dead_rows} dead rows; {run_verify(path)}")
     return dead

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cmbert_retrieval.errors import CorpusError
+from cmbert_retrieval.wording import plural
 
 EXAMPLES = 5
 
@@ -77,21 +78,45 @@ class Report:
     def lines(self) -> list[str]:
         """Return the trouble as sentences for people, the harmless counts first."""
         texts = {
-            "unchanged": "documents were there already and did not change",
-            "replaced": "documents replaced an earlier revision",
-            "outdated": "documents are of an earlier version than what is there and were left out",
-            "reused": "rows kept their vector, their text had not changed",
-            "duplicates": "ids came more than once; the last one counts",
-            "skipped": "records were skipped",
-            "empty": "documents without title and text were skipped",
-            "truncated": "texts were longer than the encoder reads; their end is found by words only",
-            "unusable_values": "metadata values did not fit their column and cannot be filtered on",
-            "empty_columns": "declared columns have no usable value in any document: filters find nothing",
+            "unchanged": (
+                "document was there already and did not change",
+                "documents were there already and did not change",
+            ),
+            "replaced": ("document replaced an earlier revision", "documents replaced an earlier revision"),
+            "outdated": (
+                "document is of an earlier version than what is there and was left out",
+                "documents are of an earlier version than what is there and were left out",
+            ),
+            "reused": (
+                "row kept its vector, its text had not changed",
+                "rows kept their vector, their text had not changed",
+            ),
+            "duplicates": (
+                "id came more than once; the last one counts",
+                "ids came more than once; the last one counts",
+            ),
+            "skipped": ("record was skipped", "records were skipped"),
+            "empty": (
+                "document without title and text was skipped",
+                "documents without title and text were skipped",
+            ),
+            "truncated": (
+                "text was longer than the encoder reads; its end is found by words only",
+                "texts were longer than the encoder reads; their end is found by words only",
+            ),
+            "unusable_values": (
+                "metadata value did not fit its column and cannot be filtered on",
+                "metadata values did not fit their column and cannot be filtered on",
+            ),
+            "empty_columns": (
+                "declared column has no usable value in any document: filters find nothing",
+                "declared columns have no usable value in any document: filters find nothing",
+            ),
         }
         lines = []
-        for kind, text in texts.items():
+        for kind, (one, many) in texts.items():
             count = getattr(self, kind)
             if count:
                 shown = "; ".join(self.examples.get(kind, ()))
-                lines.append(f"{count:,} {text}" + (f" (first: {shown})" if shown else ""))
+                lines.append(plural(count, one, many) + (f" (first: {shown})" if shown else ""))
         return lines

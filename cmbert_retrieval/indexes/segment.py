@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.documents import DATABASE, DocumentStore
 from cmbert_retrieval.indexes.filters import Filter
 from cmbert_retrieval.indexes.manifest import SegmentEntry
@@ -35,7 +36,7 @@ class Segment:
         self.vectors = ShardedVectors(shard_paths(self.folder), rows=entry.rows) if dim is not None else None
         if self.vectors is not None and len(self.vectors) != entry.rows:
             raise IndexCorruptError(
-                f"{self.folder}: {len(self.vectors)} vectors for {entry.rows} rows; run: cmbert index verify"
+                f"{self.folder}: {len(self.vectors)} vectors for {entry.rows} rows; {run_verify(self.folder)}"
             )
         self.nearest = (
             VectorSearch(self.folder, self.vectors, dim, entry.factory)
@@ -51,7 +52,7 @@ class Segment:
             if not fits or not ascends(self._rows, entry.first_row, entry.end_row):
                 raise IndexCorruptError(
                     f"{self.folder / ROWS_FILE}: not the {entry.rows} rows of the manifest; "
-                    "run: cmbert index verify"
+                    f"{run_verify(self.folder)}"
                 )
 
     def __contains__(self, row: int) -> bool:

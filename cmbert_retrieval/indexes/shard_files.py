@@ -18,11 +18,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.storage import atomic_file, parsed
 
 _NAME = re.compile(r"vectors-(\d+)\.npy")
 _MOST_MAPS = 128
-_ADVICE = "run: cmbert index verify"
 
 
 def shard_name(shard: int) -> str:
@@ -101,7 +101,7 @@ def _most_open_files() -> int:
 def _map(path: Path, offset: int, shape: tuple[int, int]) -> NDArray[np.float16]:
     with _opened(path) as file:
         if os.fstat(file.fileno()).st_size != offset + 2 * shape[0] * shape[1]:
-            raise IndexCorruptError(f"{path}: its size has changed; {_ADVICE}")
+            raise IndexCorruptError(f"{path}: its size has changed; {run_verify(path)}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(mapped, np.float16, shape[0] * shape[1], offset).reshape(shape)
 
@@ -129,7 +129,7 @@ class ShardedVectors:
             offset, count, dim = _read_header(path)
             if self._paths and dim != self._dim:
                 raise IndexCorruptError(
-                    f"{path}: vectors of {dim} dimensions, expected {self._dim}; {_ADVICE}"
+                    f"{path}: vectors of {dim} dimensions, expected {self._dim}; {run_verify(path)}"
                 )
             self._dim = dim
             self._paths.append(path.absolute())
@@ -153,7 +153,7 @@ class ShardedVectors:
             with _opened(path) as file:
                 vectors = np.fromfile(file, np.float16, rows * dim, offset=self._offsets[shard])
             if vectors.size != rows * dim:
-                raise IndexCorruptError(f"{path}: its size has changed; {_ADVICE}")
+                raise IndexCorruptError(f"{path}: its size has changed; {run_verify(path)}")
             yield vectors.reshape(shape)
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
@@ -185,9 +185,9 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise IndexCorruptError(f"{path} is missing; {_ADVICE}") from None
+        raise IndexCorruptError(f"{path} is missing; {run_verify(path)}") from None
     except OSError as error:
-        raise IndexCorruptError(f"{path} cannot be read: {error.strerror}; {_ADVICE}") from None
+        raise IndexCorruptError(f"{path} cannot be read: {error.strerror}; {run_verify(path)}") from None
 
 
 def _read_header(path: Path) -> tuple[int, int, int]:
@@ -206,13 +206,13 @@ def _read_header(path: Path) -> tuple[int, int, int]:
             shape, by_columns, dtype = parsed(header)
         except Exception as error:  # a damaged header is Python that may fail in any way
             reason = type(error).__name__
-            raise IndexCorruptError(f"{path}: not a readable array ({reason}); {_ADVICE}") from None
+            raise IndexCorruptError(f"{path}: not a readable array ({reason}); {run_verify(path)}") from None
         offset, size = file.tell(), os.fstat(file.fileno()).st_size
     if dtype != np.float16 or len(shape) != 2 or by_columns or min(shape) < 0:
         raise IndexCorruptError(
-            f"{path}: expected a float16 matrix, got {dtype} with shape {shape}; {_ADVICE}"
+            f"{path}: expected a float16 matrix, got {dtype} with shape {shape}; {run_verify(path)}"
         )
     expected = offset + 2 * shape[0] * shape[1]
     if size != expected:
-        raise IndexCorruptError(f"{path}: {size:,} bytes, expected {expected:,}; {_ADVICE}")
+        raise IndexCorruptError(f"{path}: {size:,} bytes, expected {expected:,}; {run_verify(path)}")
     return offset, shape[0], shape[1]

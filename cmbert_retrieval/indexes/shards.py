@@ -38,7 +38,8 @@ Notify = Callable[[str, int], None]
 """Called with a phase and how many more are done.
 
 Once ``total`` with the documents to come (0: unknown); ``documents`` and ``read`` (rows) as they are read;
-``rows`` as they are stored and encoded; then ``vectors``, ``words``, ``merge`` and ``commit``."""
+``rows`` as they are stored and encoded; ``resumed`` with those that an earlier run did; then ``vectors``,
+``words_total`` and ``words`` (rows), ``merge`` and ``commit``."""
 
 
 class VectorSource(Protocol):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cmbert_retrieval.errors import IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.columns import TYPES
 
 _FLAT = struct.Struct("<4siqqq?iQ")
@@ -106,7 +107,7 @@ def check_faiss_index(index: Any, path: Path) -> None:
 
 
 def _not_expected(path: Path, reason: str) -> IndexCorruptError:
-    return IndexCorruptError(f"{path}: {reason}; run: cmbert index verify")
+    return IndexCorruptError(f"{path}: {reason}; {run_verify(path)}")
 
 
 # --- documents ---
@@ -137,7 +138,7 @@ def check_database(connection: sqlite3.Connection, path: Path) -> None:
             if strange[0] in known
             else "is foreign"
         )
-        raise IndexCorruptError(f"{path}: the {kind} '{name[:60]}' {what}; run: cmbert index verify")
+        raise IndexCorruptError(f"{path}: the {kind} '{name[:60]}' {what}; {run_verify(path)}")
 
 
 Definitions = dict[tuple[str, str], str]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError, IndexCorruptError
+from cmbert_retrieval.indexes.advice import run_verify
 from cmbert_retrieval.indexes.effort import candidates_for, is_lossy, search_parameters
 from cmbert_retrieval.indexes.shard_files import ShardedVectors
 from cmbert_retrieval.indexes.trust import check_faiss_file, check_faiss_index, faiss_flags
@@ -43,12 +44,10 @@ def read_array(path: Path) -> NDArray[Any]:
     try:
         return parsed(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
-        raise IndexCorruptError(f"{path} is missing; run: cmbert index verify") from None
+        raise IndexCorruptError(f"{path} is missing; {run_verify(path)}") from None
     except Exception as error:  # a damaged header is Python that may fail in any way
         reason = type(error).__name__
-        raise IndexCorruptError(
-            f"{path}: not a readable array ({reason}); run: cmbert index verify"
-        ) from None
+        raise IndexCorruptError(f"{path}: not a readable array ({reason}); {run_verify(path)}") from None
 
 
 def exact_scores(query: NDArray[np.float32], vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -192,7 +191,7 @@ class VectorSearch:
         self._lossy = False
         self._threads = 1
         if not self._path.is_file():
-            raise IndexCorruptError(f"{self._path} is missing; run: cmbert index verify")
+            raise IndexCorruptError(f"{self._path} is missing; {run_verify(self._path)}")
         self._dim = dim
 
     def _open(self) -> Any:
@@ -204,11 +203,11 @@ class VectorSearch:
                     index = faiss.read_index(str(self._path), faiss_flags(self._factory))
                 except RuntimeError as error:
                     reason = str(error).splitlines()[0]
-                    raise IndexCorruptError(f"{self._path}: {reason}; run: cmbert index verify") from None
+                    raise IndexCorruptError(f"{self._path}: {reason}; {run_verify(self._path)}") from None
                 if (index.ntotal, index.d) != (len(self.vectors), self._dim):
                     raise IndexCorruptError(
                         f"{self._path}: holds {index.ntotal} vectors of {index.d} dimensions, "
-                        f"expected {len(self.vectors)} of {self._dim}; run: cmbert index verify"
+                        f"expected {len(self.vectors)} of {self._dim}; {run_verify(self._path)}"
                     )
                 check_faiss_index(index, self._path)
                 self._lossy, self._threads = is_lossy(index), thread_budget()

@@ -18,7 +18,7 @@ from cmbert_retrieval.corpora import READERS
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError, IndexMismatchError
-from cmbert_retrieval.indexes.build import PINS, Plan, SegmentBuild
+from cmbert_retrieval.indexes.build import Plan, SegmentBuild
 from cmbert_retrieval.indexes.columns import check_columns
 from cmbert_retrieval.indexes.commit import Committer
 from cmbert_retrieval.indexes.lexical import build_analyser
@@ -34,6 +34,7 @@ from cmbert_retrieval.indexes.manifest import (
     unpack_probes,
     with_sources,
 )
+from cmbert_retrieval.indexes.pins import PINS
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.report import Report
 from cmbert_retrieval.indexes.rows import room, row_texts
@@ -306,6 +307,7 @@ class IndexWriter:
                 "sources": [[source["checksum"], source["bytes"]] for source in sources],
                 "commit": current.commit,
             },
+            paths=[source["path"] for source in sources],
             first_row=current.next_row,
             columns=dict(current.columns),
             shard_rows=recipe.shard_rows,

@@ -64,8 +64,8 @@ def test_trouble_is_told_on_stderr_and_strict_makes_it_an_error(tmp_path: Path, 
     build = ("index", "build", "--from", f"jsonl:{source}", "--encoder", "none")
     done = run(*build, "--out", tmp_path / "i")
     assert done.code == 0
-    assert "1 records were skipped (first: notes.jsonl:7" in done.err
-    assert "1 documents without title and text were skipped (first: empty)" in done.err
+    assert "1 record was skipped (first: notes.jsonl:7" in done.err
+    assert "1 document without title and text was skipped (first: empty)" in done.err
     assert "skipped" not in done.out
     assert_error(run(*build, "--out", tmp_path / "j", "--strict"), "empty: empty")
 

@@ -48,7 +48,7 @@ def test_a_mistyped_column_is_told_at_the_end_of_the_build(notes: Path, tmp_path
     assert done.code == 0
     assert done.json["examples"]["empty_columns"] == ["'yaer' (did you mean 'year'? then build anew)"]
     done = run(*command[:-1], tmp_path / "j", "--set", "columns.yaer=integer")
-    assert "1 declared columns have no usable value in any document: filters find nothing" in done.err
+    assert "1 declared column has no usable value in any document: filters find nothing" in done.err
     assert "'yaer' (did you mean 'year'?" in done.err
 
 

@@ -88,7 +88,7 @@ def test_mappings_of_codes_without_a_title_are_counted(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         list(Icd9cmCorpus(folder))
-    assert "mappings of 1 codes without a title" in caplog.text
+    assert "mappings of 1 code without a title" in caplog.text
 
 
 def test_a_single_file_is_read_with_a_gem_of_its_own(folder: Path) -> None:

@@ -86,7 +86,7 @@ def test_obsolete_nameless_and_other_terms_are_left_out_and_counted(
     path = written(tmp_path)
     with caplog.at_level(logging.WARNING):
         assert list(by_id(path)) == ["GNO:0000001", "GNO:0000002", "GNO:0000003", "POND:0000001"]
-    assert "left out 1 obsolete terms, 1 references without a name" in caplog.text
+    assert "left out 1 obsolete term, 1 reference without a name" in caplog.text
     everything = by_id(path, obsolete=True)
     assert everything["GNO:0000004"].metadata["replaced_by"] == ["GNO:0000001"]
     assert everything["GNO:0000004"].metadata["obsolete"] is True

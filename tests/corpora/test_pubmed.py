@@ -275,7 +275,7 @@ def test_a_stream_of_documents_says_that_it_carries_out_no_deletions(
 ) -> None:
     path = write(tmp_path / "a.xml", article(1), deletion(1))
     assert [document.id for document in PubmedCorpus(path)] == ["1"]
-    assert "1 deletions are not carried out" in caplog.text
+    assert "1 deletion not carried out" in caplog.text
 
 
 # --- names ---

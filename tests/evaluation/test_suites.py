@@ -90,7 +90,7 @@ def test_a_run_of_another_set_is_an_error(tmp_path: Path, capsys: pytest.Capture
     ("args", "message"),
     [
         (["eval", "run"], "say what to measure: a suite"),
-        (["eval", "smokee"], "smokee: no such suite; did you mean 'smoke'"),
+        (["eval", "smokee"], "or a bundled one: smoke; did you mean 'smoke'?"),
         (["eval", "nowhere.yaml"], "nowhere.yaml: no such suite"),
         (["eval", "--run", "a"], "give a suite, or --run FILE with --qrels FILE"),
         (["eval", "smoke", "--measure", "AP"], "--measure goes with --run"),

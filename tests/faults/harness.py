@@ -26,9 +26,9 @@ import numpy as np
 
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError
-from cmbert_retrieval.indexes.build import PINS
 from cmbert_retrieval.indexes.locks import commit_name
 from cmbert_retrieval.indexes.manifest import MANIFEST, Manifest, read_manifest
+from cmbert_retrieval.indexes.pins import PINS
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.indexes.shard_files import ShardedVectors, shard_paths
 from cmbert_retrieval.indexes.verify import verify

@@ -59,7 +59,7 @@ def without_encoder(workshop: Workshop, folder: Path, command: list[str]) -> lis
         (with_setting("source.options={text: title}"), "source.options"),
         (with_other_encoder, "encoder (prompts.document None, now 'note: ')"),
         (without_encoder, " and encoder; "),
-        (with_changed_source, "another sources; "),
+        (with_changed_source, "changed.jsonl is new); repeat the first command"),
     ],
 )
 def test_going_on_with_something_else_is_refused_and_the_error_says_what_differs(

@@ -26,7 +26,7 @@ def test_the_column_and_the_similar_key_are_named(tmp_path: Path) -> None:
     report = build(tmp_path / "i", documents(5), None, columns={"yaer": "integer", "journal": "text"})
     assert report.empty_columns == 1
     assert report.lines() == [
-        "1 declared columns have no usable value in any document: filters find nothing "
+        "1 declared column has no usable value in any document: filters find nothing "
         "(first: 'yaer' (did you mean 'year'? then build anew))"
     ]
     assert Report.from_json(report.to_json()) == report

@@ -21,8 +21,8 @@ from cmbert_retrieval.errors import (
     IndexLockedError,
     IndexMismatchError,
 )
-from cmbert_retrieval.indexes.build import PINS
 from cmbert_retrieval.indexes.locks import WriteLock
+from cmbert_retrieval.indexes.pins import PINS
 from cmbert_retrieval.indexes.verify import verify
 from cmbert_retrieval.indexes.writer import IndexWriter
 from cmbert_retrieval.types import Document
