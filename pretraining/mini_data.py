@@ -1,0 +1,192 @@
+"""Lay out the real data as the sources of ``recipes/mini-cpu.yaml``.
+
+    python pretraining/mini_data.py --data ../shared/data --out runs/mini/sources
+
+Only what a model that is handed on may be trained on is taken: articles under CC BY or CC0, answers, cases and
+visits under CC BY 4.0, abstracts under MIT, and the names of code systems and ontologies that are free. Of
+visits, dialogues and questions the published training parts are taken alone; what the frozen splits hold out,
+``cmbert pretrain prepare`` leaves out. Written beside the sources are the ids of articles that test and
+validation questions were asked about (``exclude_ids``), and the names that code look-ups ask for
+(``exclude_names``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cmbert_retrieval.corpora.jsonl import read_objects
+from cmbert_retrieval.pretraining.frozen import held_out_names
+from cmbert_retrieval.storage import atomic_file
+
+Row = dict[str, Any]
+
+ARTICLES = (
+    "pmc_evidence_inference/pmc_fulltext_ccby_cc0.jsonl.gz",
+    "europepmc_cprojects/europepmc_cprojects_ccby_cc0.jsonl.gz",
+    "plos_allofplos/plos_allofplos_ccby_cc0.jsonl.gz",
+    "elife_samples/elife_samples_ccby_cc0.jsonl.gz",
+    "craft_jats/craft_jats_ccby_cc0.jsonl.gz",
+)
+CC_BY = "CC BY 4.0"
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Yield the objects of a JSONL file."""
+    for _, values in read_objects(path):
+        yield values
+
+
+def articles(data: Path) -> Iterator[Row]:
+    """Yield full articles: title, abstract, sections with their headings."""
+    for path in ARTICLES:
+        for row in rows(data / path):
+            if row["license"] not in ("CC-BY", "CC0"):
+                continue
+            sections = ["\n".join(filter(None, [part["h"], *part["p"]])) for part in row["sections"]]
+            yield {
+                "_id": row["pmcid"] or row["doi"],
+                "title": row["title"] or "",
+                "text": "\n\n".join(filter(None, [row["abstract"], *sections])),
+                "license": row["license"],
+            }
+
+
+def preprints(data: Path) -> Iterator[Row]:
+    """Yield preprints of the year 2020, without titles."""
+    for row in rows(data / "cord19_fulltext_2670/fulltext_ccby_cc0.jsonl.gz"):
+        yield {"_id": row["_id"], "text": row["text"], "license": row["license"]}
+
+
+def answers(data: Path) -> Iterator[Row]:
+    """Yield answers of the NIH's institutes to questions of patients, each below its question."""
+    for row in rows(data / "medquad/medquad.jsonl.gz"):
+        if row["answer"].strip():
+            names = ("_id", "focus", "doc")
+            yield {**{name: row[name] for name in names}, "title": row["question"], "text": row["answer"]}
+
+
+def abstracts(data: Path) -> Iterator[Row]:
+    """Yield abstracts whose title is a question, and what its authors conclude."""
+    for row in rows(data / "pubmedqa/pqal.jsonl.gz"):
+        if row["split"] == "train":
+            yield {
+                "_id": row["_id"],
+                "title": row["question"],
+                "text": "\n".join([*row["contexts"], row["long_answer"]]),
+            }
+
+
+def cases(data: Path) -> Iterator[Row]:
+    """Yield clinical cases, translated from Spanish by a machine; ``split`` is the published one."""
+    for row in rows(data / "codiesp/codiesp.jsonl.gz"):
+        yield {"_id": row["_id"], "text": row["text_en"], "split": row["split"]}
+
+
+def visits(data: Path) -> Iterator[Row]:
+    """Yield notes of visits, and what was spoken there."""
+    for row in rows(data / "aci_bench/aci_bench.jsonl.gz"):
+        if row["split"] == "train":
+            yield {"_id": f"{row['_id']}-note", "text": row["note"]}
+            yield {"_id": f"{row['_id']}-dialogue", "text": row["dialogue"]}
+    path = data / "mts_dialog/MTS-Dialog-TrainingSet.csv.gz"
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {"_id": f"mts-{row['ID']}-section", "text": row["section_text"]}
+            yield {"_id": f"mts-{row['ID']}-dialogue", "text": row["dialogue"]}
+
+
+def mesh(data: Path) -> Iterator[Row]:
+    """Yield MeSH's descriptors with their entry terms; the parent is the descriptor above in the first tree."""
+    descriptors = list(rows(data / "mesh_descriptors/mesh_descriptors.jsonl.gz"))
+    owner = {number: row["id"] for row in descriptors for number in row.get("tree_numbers") or ()}
+    for row in descriptors:
+        above = [number.rpartition(".")[0] for number in row.get("tree_numbers") or ()]
+        parent = next((owner[number] for number in above if number in owner), None)
+        yield term(row["id"], "mesh", row["name"], row.get("entry_terms"), parent)
+
+
+def ontology(path: str, system: str, prefix: str = "") -> Callable[[Path], Iterator[Row]]:
+    """Return what yields the terms of an ontology with their synonyms and the first term above."""
+
+    def terms(data: Path) -> Iterator[Row]:
+        for row in rows(data / path):
+            above = (row.get("relations") or {}).get("is_a") or [None]
+            parent = above[0] and prefix + above[0]
+            yield term(prefix + row["id"], system, row["name"], row.get("synonyms"), parent)
+
+    return terms
+
+
+def procedures(data: Path) -> Iterator[Row]:
+    """Yield the codes of ICD-10-PCS."""
+    with gzip.open(data / "icd10pcs/icd10pcs_codes.tsv.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            code, _, title = line.rstrip("\n").partition("\t")
+            yield term(code, "icd10pcs", title)
+
+
+def supplies(data: Path) -> Iterator[Row]:
+    """Yield the codes of HCPCS Level II."""
+    for row in rows(data / "hcpcs_level2/hcpcs_2020.jsonl.gz"):
+        yield term(row["code"], "hcpcs", row["long"])
+
+
+def term(id: str, system: str, title: str, synonyms: list[str] | None = None, parent: str | None = None) -> Row:
+    """Return a code as the reader of JSONL takes it."""
+    metadata = {"system": system, "synonyms": synonyms or [], "parent": parent}
+    kept = {name: value for name, value in metadata.items() if value}
+    return {"_id": id, "title": title, "text": title, "metadata": kept}
+
+
+def asked_about(data: Path) -> Iterator[str]:
+    """Yield the articles that test and validation questions were asked about."""
+    for part in ("test", "validation"):
+        lines = (data / f"pmc_evidence_inference/qrels.{part}.tsv").read_text(encoding="utf-8").splitlines()
+        yield from sorted({line.split("\t")[1] for line in lines[1:]})
+
+
+SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "articles": articles,
+    "preprints": preprints,
+    "answers": answers,
+    "abstracts": abstracts,
+    "cases": cases,
+    "visits": visits,
+    "mesh": mesh,
+    "mondo": ontology("ontology_mondo/mondo.jsonl.gz", "mondo", "MONDO:"),
+    "doid": ontology("ontology_doid/doid.jsonl.gz", "doid"),
+    "icd10pcs": procedures,
+    "hcpcs": supplies,
+}
+
+
+def main() -> None:
+    """Write all sources."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder of real data")
+    parser.add_argument("--out", type=Path, default=Path("runs/mini/sources"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, source in SOURCES.items():
+        count = 0
+        with atomic_file(arguments.out / f"{name}.jsonl") as file:
+            for row in source(arguments.data):
+                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+                count += 1
+        print(f"{name}: {count:,} documents")
+    for name, lines in {
+        "asked-about.txt": asked_about(arguments.data),
+        "names.txt": held_out_names(arguments.data),
+    }.items():
+        with atomic_file(arguments.out / name) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+if __name__ == "__main__":
+    main()
