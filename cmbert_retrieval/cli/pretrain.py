@@ -91,12 +91,16 @@ def prepare(
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     settings: Settings = None,
     processes: Processes = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what was prepared there of another recipe.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Read, clean, deduplicate, split and tokenise a recipe's text. Killed, the same command goes on."""
     from cmbert_retrieval.pretraining.recipe import load_pretrain_recipe
 
-    report = _prepare(load_pretrain_recipe(recipe, overrides=settings or ()), out, processes)
+    made = load_pretrain_recipe(recipe, overrides=settings or ())
+    report = _prepare(made, out, processes, restart=restart)
     if as_json:
         print_json(report.to_json())
     else:
@@ -116,11 +120,11 @@ def _print_plan(recipe: PretrainRecipe, gpu: str, gpus: int, *, as_json: bool) -
             typer.echo(line)
 
 
-def _prepare(recipe: PretrainRecipe, out: Path, processes: int | None) -> Report:
+def _prepare(recipe: PretrainRecipe, out: Path, processes: int | None, *, restart: bool = False) -> Report:
     from cmbert_retrieval.pretraining.prepare import prepare as prepared
 
     with _PrepareProgress() as progress:
-        return prepared(recipe, out, processes=processes, progress=progress)
+        return prepared(recipe, out, processes=processes, progress=progress, restart=restart)
 
 
 class _PrepareProgress:

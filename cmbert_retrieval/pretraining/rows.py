@@ -12,7 +12,7 @@ import torch
 from cmbert_retrieval.pretraining.attention import NAME as PACKED
 from cmbert_retrieval.pretraining.packing import Plan, permuted
 from cmbert_retrieval.pretraining.shards import TokenShards
-from cmbert_retrieval.pretraining.weights import LEVEL_MASK, NEUTRAL, TERM
+from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, NEUTRAL, TERM
 
 FLATTENED = (PACKED, "flash_attention_2", "flash_attention_3")
 """Attention that takes a batch as one long row with borders."""
@@ -132,6 +132,12 @@ def model_inputs(
     }
 
 
-def neutral(weights: torch.Tensor) -> torch.Tensor:
-    """Return weights for uniform masking: every token by itself, all alike; terms stay marked."""
-    return torch.where((weights & LEVEL_MASK) > 0, NEUTRAL, 0).to(torch.uint8) | (weights & TERM)
+def neutral(weights: torch.Tensor, *, units: bool = False) -> torch.Tensor:
+    """Return weights that are all alike; terms stay marked.
+
+    Args:
+        weights: as ``pack_weights`` gives them.
+        units: words and terms are still drawn as a whole; otherwise every token by itself.
+    """
+    kept = TERM | CONTINUES if units else TERM
+    return torch.where((weights & LEVEL_MASK) > 0, NEUTRAL, 0).to(torch.uint8) | (weights & kept)

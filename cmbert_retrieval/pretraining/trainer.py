@@ -23,7 +23,8 @@ from cmbert_retrieval.storage import fsync_folder, fsync_tree
 _BUILDING = ".building"
 
 HELD_OUT_RATE = 0.15
-"""Held-out text is masked uniformly at this rate, whatever is trained: so that runs can be compared."""
+"""Held-out text is masked at this rate, whatever is trained, so that runs can be compared: once every token
+by itself, once words and terms as a whole."""
 
 Batch = dict[str, Any]
 
@@ -54,11 +55,11 @@ class MaskingPlan:
         """Return the rate at a step of this phase."""
         return falling_rate(self.steps_before + step, self.steps, self.first_rate, self.last_rate)
 
-    def mask(self, batch: Mapping[str, Any], rate: float, *, uniform: bool) -> Batch:
-        """Return a batch with ``labels`` and ``terms``, its tokens hidden."""
+    def mask(self, batch: Mapping[str, Any], weights: torch.Tensor, rate: float) -> Batch:
+        """Return a batch with ``labels`` and ``terms``, its tokens hidden by these weights."""
         masked = mask_rows(
             batch["input_ids"],
-            neutral(batch["weights"]) if uniform else batch["weights"],
+            weights,
             batch["rows"],
             batch["epochs"],
             rate=rate,
@@ -85,16 +86,28 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         self,
         *,
         masking: MaskingPlan,
-        uniform: bool,
+        method: str,
         attention: str,
         window: int,
         held_out: Dataset[Batch] | None,
+        kept: int,
         **settings: Any,
     ) -> None:
-        """Take what transformers' trainer takes, and how rows are masked and attended to."""
+        """Take what transformers' trainer takes.
+
+        Args:
+            masking: how many tokens are hidden when.
+            method: of the recipe's masking.
+            attention: as transformers names it.
+            window: tokens that a layer with a window sees.
+            held_out: packed rows that are measured on.
+            kept: checkpoints that are kept.
+            settings: of transformers' trainer.
+        """
         super().__init__(data_collator=collate, eval_dataset=held_out, **settings)
         self.masking = masking
-        self._attention, self._window, self._uniform = attention, window, uniform
+        self._attention, self._window, self._method = attention, window, method
+        self._kept = kept
         # The model divides its loss by the number of predicted tokens that it is told.
         self.model_accepts_loss_kwargs = True
 
@@ -109,7 +122,11 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         rate = self.masking.rate(self.state.global_step)
         batches = []
         for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
-            batches.append(self.masking.mask(self._prepare_inputs(batch), rate, uniform=self._uniform))
+            here = self._prepare_inputs(batch)
+            weights = here["weights"]
+            if self._method != "token-aware":
+                weights = neutral(weights, units=self._method == "whole-words")
+            batches.append(self.masking.mask(here, weights, rate))
         return batches, self._get_num_items_in_batch(batches, device)
 
     def compute_loss(
@@ -135,23 +152,28 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         return {**inputs, "labels": batch["labels"].view_as(inputs["input_ids"])}
 
     def evaluate(self, *unused: Any, metric_key_prefix: str = "eval", **ignored: Any) -> dict[str, float]:
-        """Return accuracies and loss on held-out rows, masked in the same way every time."""
+        """Return accuracies and loss on held-out rows, masked in the same two ways every time."""
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        found = Accuracy()
+        ways = {"": Accuracy(), "units_": Accuracy()}
         for batch in self.get_eval_dataloader():
-            masked = self.masking.mask(self._prepare_inputs(batch), HELD_OUT_RATE, uniform=True)
-            labels, terms = masked["labels"].reshape(-1), masked["terms"].reshape(-1)
-            predicted = labels != IGNORED
-            with torch.inference_mode(), self.compute_loss_context_manager():
-                logits = model(**self._arguments(masked)).logits
-            found.add(logits, labels[predicted], terms[predicted])
-        if self.args.world_size > 1:
-            for part in (found.counts, found.loss):
-                part.copy_(self.accelerator.reduce(part.to(self.args.device), reduction="sum").cpu())
+            here = self._prepare_inputs(batch)
+            for way, found in ways.items():
+                masked = self.masking.mask(here, neutral(here["weights"], units=bool(way)), HELD_OUT_RATE)
+                labels, terms = masked["labels"].reshape(-1), masked["terms"].reshape(-1)
+                predicted = labels != IGNORED
+                with torch.inference_mode(), self.compute_loss_context_manager():
+                    logits = model(**self._arguments(masked)).logits
+                found.add(logits, labels[predicted], terms[predicted])
+        metrics: dict[str, float] = {}
+        for way, found in ways.items():
+            if self.args.world_size > 1:
+                for part in (found.counts, found.loss):
+                    part.copy_(self.accelerator.reduce(part.to(self.args.device), reduction="sum").cpu())
+            shares = found.shares()
+            metrics |= {f"{metric_key_prefix}_{way}{name}": value for name, value in shares.items()}
         model.train(was_training)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.shares().items()}
         self.log(metrics)
         return metrics
 
@@ -182,8 +204,6 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
             fsync_folder(target)
             for old in checkpoints(target)[: -self._kept]:
                 shutil.rmtree(old)
-
-    _kept = 2
 
 
 def checkpoints(folder: Path) -> list[Path]:
