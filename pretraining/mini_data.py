@@ -2,8 +2,8 @@
 
     python pretraining/mini_data.py --data ../shared/data --out runs/mini/sources
 
-Only what a model that is handed on may be trained on is taken: articles under CC BY or CC0, answers, cases and
-visits under CC BY 4.0, abstracts under MIT, and the names of code systems and ontologies that are free. Of
+Only what a model that is handed on may be trained on is taken: articles under CC BY or CC0, answers, cases
+and visits under CC BY 4.0, abstracts under MIT, and the names of free code systems and ontologies. Of
 visits, dialogues and questions the published training parts are taken alone; what the frozen splits hold out,
 ``cmbert pretrain prepare`` leaves out. Written beside the sources are the ids of articles that test and
 validation questions were asked about (``exclude_ids``), and the names that code look-ups ask for
@@ -16,6 +16,7 @@ import argparse
 import csv
 import gzip
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def visits(data: Path) -> Iterator[Row]:
 
 
 def mesh(data: Path) -> Iterator[Row]:
-    """Yield MeSH's descriptors with their entry terms; the parent is the descriptor above in the first tree."""
+    """Yield MeSH's descriptors with their entry terms; the parent is the one above in the first tree."""
     descriptors = list(rows(data / "mesh_descriptors/mesh_descriptors.jsonl.gz"))
     owner = {number: row["id"] for row in descriptors for number in row.get("tree_numbers") or ()}
     for row in descriptors:
@@ -137,7 +138,9 @@ def supplies(data: Path) -> Iterator[Row]:
         yield term(row["code"], "hcpcs", row["long"])
 
 
-def term(id: str, system: str, title: str, synonyms: list[str] | None = None, parent: str | None = None) -> Row:
+def term(
+    id: str, system: str, title: str, synonyms: list[str] | None = None, parent: str | None = None
+) -> Row:
     """Return a code as the reader of JSONL takes it."""
     metadata = {"system": system, "synonyms": synonyms or [], "parent": parent}
     kept = {name: value for name, value in metadata.items() if value}
@@ -179,7 +182,7 @@ def main() -> None:
             for row in source(arguments.data):
                 file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
                 count += 1
-        print(f"{name}: {count:,} documents")
+        sys.stderr.write(f"{name}: {count:,} documents\n")
     for name, lines in {
         "asked-about.txt": asked_about(arguments.data),
         "names.txt": held_out_names(arguments.data),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
+from cmbert_retrieval.pretraining.report import REPORT_JSON, Report, SourceReport
 from cmbert_retrieval.pretraining.rows import SpecialTokens
 from cmbert_retrieval.pretraining.shards import TokenDocument, write_shard
 
@@ -47,4 +49,8 @@ def prepare_folder(folder: Path, *, documents: int = 300) -> Path:
         (folder / part).mkdir()
         write_shard(folder / part / "00000.arrow", token_documents(lengths, seed=seed), vocabulary=VOCABULARY)
     (folder / "prepared.json").write_text("{}")
+    report = Report(
+        [SourceReport(name, "jsonl", kept=documents, licenses={"CC0": documents}) for name in "abc"]
+    )
+    (folder / REPORT_JSON).write_text(json.dumps(report.to_json()))
     return folder

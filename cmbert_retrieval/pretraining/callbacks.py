@@ -78,7 +78,7 @@ class Bar(Protocol):
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
     """Counts tokens on a bar, and says beside it how the loss stands and how busy the device is."""
 
-    def __init__(self, bar: Bar, *, step_tokens: int, step_flops: float, peak_flops: float | None) -> None:
+    def __init__(self, bar: Bar, step_tokens: int, step_flops: float, peak_flops: float | None) -> None:
         """Show a phase.
 
         Args:
@@ -121,8 +121,10 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
         seconds, steps = now - self._last[0], state.global_step - self._last[1]
         self._last = (now, state.global_step)
         label = f"step {state.global_step:,} of {state.max_steps:,}, loss {logs['loss']:.3f}"
-        if self._peak and seconds > 0:
-            label += f", {steps * self._flops / seconds / self._peak:.0%} of the device's peak"
+        if seconds > 0:
+            speed = steps * self._flops / seconds
+            label += f", {speed / 1e12:.3g} TFLOP/s"
+            label += f" ({speed / self._peak:.0%} of the peak)" if self._peak else ""
         self._bar.describe(label)
 
 
@@ -132,6 +134,7 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, folder: Path, *, step_tokens: int, rate: Callable[[int], float]) -> None:
         """Write into ``folder``; ``rate`` is the masking rate of a step."""
         self._folder, self._tokens, self._rate = folder, step_tokens, rate
+        self._measured = -1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
@@ -146,6 +149,8 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
                 kept = [row for row in rows if int(row[0]) <= state.global_step]
                 with path.open("w", newline="") as file:
                     csv.writer(file, lineterminator="\n").writerows([header, *kept])
+                if path.name == HELD_OUT_TABLE and kept:
+                    self._measured = int(kept[-1][0])
 
     def on_log(
         self,
@@ -163,7 +168,8 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             row |= {"learning_rate": logs["learning_rate"], "masking_rate": self._rate(step - 1)}
             self._append(TRAINING_TABLE, row | {"loss": logs["loss"]})
-        elif "eval_loss" in logs:
+        elif "eval_loss" in logs and step != self._measured:  # the last step is measured more than once
+            self._measured = step
             shares = {name.removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
             self._append(HELD_OUT_TABLE, row | shares)
 

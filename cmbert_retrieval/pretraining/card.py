@@ -9,16 +9,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cmbert_retrieval.pretraining.accuracy import RANKS
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
 from cmbert_retrieval.pretraining.recipe import PretrainRecipe
 
 CARD = "README.md"
 
+_MADE_BY = ("cmbert-retrieval", "torch", "transformers")
+
 _LIMITS = """## Limits
 
-A masked language model: it fills in words, and is the start of something that is fine-tuned. Its vectors were not
-trained for search. It repeats what stands in its sources, mistakes and prejudice included. It is no medical device, and
-was not made by the authors of the paper whose method it follows (arXiv 2504.03964).
+A masked language model: it fills in words, and is the start of something that is fine-tuned. Its vectors were
+not trained for search. It repeats what stands in its sources, mistakes and prejudice included. It is no
+medical device, and was not made by the authors of the paper whose method it follows (arXiv 2504.03964).
 """
 
 
@@ -28,7 +31,7 @@ def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequen
     Args:
         recipe: what was done.
         report: that of the prepared data.
-        phases: the folders of the phases, with their tables.
+        phases: the folders of the phases so far, with their tables.
     """
     import yaml
 
@@ -50,17 +53,19 @@ def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequen
         "## Data\n",
         _sources(report),
         "## Training\n",
-        _table(["phase", "context", "tokens", "steps", "learning rate", "last loss"], _phases(recipe, phases)),
+        _table(
+            ["phase", "context", "tokens", "steps", "learning rate", "last loss"], _phases(recipe, phases)
+        ),
         "## Held-out text\n",
-        "Documents that were kept apart, masked uniformly at 15 %. Terms are the tokens of names in code systems and "
-        "ontologies.\n",
-        _table(["phase", "tokens", "all: @1", "@5", "@10", "@25", "terms: @1", "@5", "@10", "@25"],
-               _held_out(phases)),  # fmt: skip
+        "Share of hidden tokens that are among the first 1, 5, 10 and 25 guesses, in documents that were "
+        "kept apart, of which 15 % is hidden: token by token, and words and terms as a whole. Terms are the "
+        "tokens of names in code systems and ontologies.\n",
+        _table(["phase", "tokens", "hidden", "counted", "@1", "@5", "@10", "@25"], _held_out(phases)),
         _LIMITS,
         "## Recipe\n",
         f"```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n",
-        f"Made by cmbert-retrieval {metadata.version('cmbert-retrieval')}, torch {metadata.version('torch')}, "
-        f"transformers {metadata.version('transformers')}, Python {platform.python_version()}.\n",
+        f"Made by {', '.join(f'{name} {metadata.version(name)}' for name in _MADE_BY)}, "
+        f"Python {platform.python_version()}.\n",
     ]
     return "\n".join(parts)
 
@@ -85,15 +90,20 @@ def _public(recipe: PretrainRecipe) -> dict[str, Any]:
 
 def _sources(report: Mapping[str, Any]) -> str:
     rows = [
-        (name, f"{source['kept']:,}", f"{source['tokens']:,}", ", ".join(source["licenses"]) or "not stated")
-        for name, source in report.get("sources", {}).items()
+        (
+            source["name"],
+            f"{source['kept']:,}",
+            f"{source['tokens']:,}",
+            ", ".join(source["licenses"]) or "not stated",
+        )
+        for source in report["sources"]
     ]
     return _table(["source", "documents", "tokens", "licences"], rows)
 
 
 def _phases(recipe: PretrainRecipe, phases: Sequence[Path]) -> list[tuple[str, ...]]:
-    rows = []
-    for number, (phase, folder) in enumerate(zip(recipe.phases, phases, strict=True), start=1):
+    rows: list[tuple[str, ...]] = []
+    for number, (phase, folder) in enumerate(zip(recipe.phases, phases, strict=False), start=1):
         last = _last(folder / TRAINING_TABLE)
         rows.append(
             (
@@ -113,8 +123,10 @@ def _held_out(phases: Sequence[Path]) -> list[tuple[str, ...]]:
     for number, folder in enumerate(phases, start=1):
         last = _last(folder / HELD_OUT_TABLE)
         if last:
-            shares = [f"{float(last[f'{part}accuracy@{k}']):.3f}" for part in ("", "terms_") for k in (1, 5, 10, 25)]
-            rows.append((str(number), f"{int(last['tokens']):,}", *shares))
+            for way, hidden in (("", "tokens"), ("units_", "words")):
+                for part, counted in (("", "all"), ("terms_", "terms")):
+                    shares = [f"{float(last[f'{way}{part}accuracy@{rank}']):.3f}" for rank in RANKS]
+                    rows.append((str(number), f"{int(last['tokens']):,}", hidden, counted, *shares))
     return rows
 
 

@@ -15,6 +15,7 @@ from cmbert_retrieval.pretraining.costs import (
     shape_of,
     training_flops,
 )
+from cmbert_retrieval.pretraining.division import Division, divide
 from cmbert_retrieval.pretraining.model import parameters
 from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PhaseRecipe, PretrainRecipe
 from cmbert_retrieval.recipe_files import did_you_mean
@@ -76,49 +77,6 @@ def find_gpu(name: str) -> Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Batches:
-    """How the tokens of a step are spread.
-
-    Attributes:
-        processes: how many compute at the same time.
-        rows: of a micro-batch.
-        accumulation: micro-batches of a process in one step.
-        context: tokens of a row.
-        steps: of the phase.
-    """
-
-    processes: int
-    rows: int
-    accumulation: int
-    context: int
-    steps: int
-
-    @property
-    def micro_batch_tokens(self) -> int:
-        """Tokens that a process computes at once."""
-        return self.rows * self.context
-
-    @property
-    def step_tokens(self) -> int:
-        """Tokens of a step, over all processes."""
-        return self.processes * self.accumulation * self.micro_batch_tokens
-
-
-def plan_batches(
-    phase: PhaseRecipe, *, batch_tokens: int, micro_batch_tokens: int, processes: int
-) -> Batches:
-    """Return how a phase's tokens are spread over steps, processes and micro-batches.
-
-    A micro-batch is no larger than asked for, unless one row is; a step is at least as large.
-    """
-    share = -(-batch_tokens // processes)
-    rows = max(1, min(micro_batch_tokens, share) // phase.context)
-    accumulation = -(-batch_tokens // (processes * rows * phase.context))
-    step = processes * rows * accumulation * phase.context
-    return Batches(processes, rows, accumulation, phase.context, -(-phase.tokens // step))
-
-
-@dataclass(frozen=True, slots=True)
 class Line:
     """A number of a plan.
 
@@ -177,7 +135,8 @@ def plan_run(
         utilisation: share of their peak that is reached.
 
     Raises:
-        ConfigError: an unknown GPU, a number that cannot be, or a checkpoint's folder that cannot be read.
+        ConfigError: an unknown GPU, a number that cannot be, a step that the GPUs cannot share evenly, or a
+            checkpoint's folder that cannot be read.
     """
     card = find_gpu(gpu)
     if gpus < 1:
@@ -186,15 +145,7 @@ def plan_run(
         raise ConfigError(f"a utilisation lies between 0 and 1; got {utilisation}")
     shape, origin = shape_of(recipe)
     training = recipe.training
-    batches = [
-        plan_batches(
-            phase,
-            batch_tokens=training.batch_tokens,
-            micro_batch_tokens=training.micro_batch_tokens,
-            processes=gpus,
-        )
-        for phase in recipe.phases
-    ]
+    batches = [divide(phase, training, gpus) for phase in recipe.phases]
     parts = {f"model, after {origin}": _model(shape)}
     largest = max(batches, key=lambda batch: (batch.micro_batch_tokens, batch.context))
     memory = _memory(shape, recipe, largest, card)
@@ -253,7 +204,7 @@ def _model(shape: Shape) -> list[Line]:
     ]
 
 
-def _memory(shape: Shape, recipe: PretrainRecipe, batch: Batches, card: Gpu) -> list[Line]:
+def _memory(shape: Shape, recipe: PretrainRecipe, batch: Division, card: Gpu) -> list[Line]:
     count, layers, tokens = parameters(shape), shape.num_hidden_layers, batch.micro_batch_tokens
     bf16 = recipe.training.precision != "fp32"
     rate = max(recipe.masking.first_rate, recipe.masking.last_rate)
@@ -285,11 +236,11 @@ def _bytes(name: str, value: int, arithmetic: str) -> Line:
     return Line(name, value, f"{value / 1e9:.2f} GB", arithmetic)
 
 
-def _too_much(memory: list[Line], batch: Batches, card: Gpu) -> str:
+def _too_much(memory: list[Line], batch: Division, card: Gpu) -> str:
     needed = next(line.value for line in memory if line.name == "together")
     growing = sum(line.value for line in memory if line.name in ("activations", "logits"))
     room = card.bytes - (needed - growing)
-    rows = int(batch.rows * room / growing) if room > 0 else 0
+    rows = int(batch.micro_rows * room / growing) if room > 0 else 0
     start = f"it does not fit: {needed / 1e9:.1f} GB of {card.bytes / 1e9:.0f} GB"
     if rows < 1:
         return f"{start}, and neither does a single row of {batch.context:,} tokens; take a larger GPU"
@@ -297,7 +248,7 @@ def _too_much(memory: list[Line], batch: Batches, card: Gpu) -> str:
 
 
 def _phase(
-    shape: Shape, phase: PhaseRecipe, batch: Batches, rate: float, card: Gpu, utilisation: float
+    shape: Shape, phase: PhaseRecipe, batch: Division, rate: float, card: Gpu, utilisation: float
 ) -> list[Line]:
     width, context, window = shape.hidden_size, phase.context, shape.local_attention
     everywhere, nearby = pairs(context) / context, pairs(context, window) / context
@@ -310,7 +261,8 @@ def _phase(
             "tokens a step",
             batch.step_tokens,
             f"{batch.step_tokens:,}",
-            f"{batch.processes} GPUs x {batch.accumulation} micro-batches x {batch.rows} rows x {context:,}",
+            f"{batch.processes} GPUs x {batch.accumulation} micro-batches x {batch.micro_rows} rows "
+            f"x {context:,}",
         ),
         Line("accumulation", batch.accumulation, f"{batch.accumulation}", "micro-batches of a GPU in a step"),
         Line("steps", batch.steps, f"{batch.steps:,}", f"{phase.tokens:,} / {batch.step_tokens:,}, then up"),

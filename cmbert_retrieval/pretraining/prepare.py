@@ -43,7 +43,7 @@ from cmbert_retrieval.pretraining.reading import (
     read_texts,
 )
 from cmbert_retrieval.pretraining.recipe import DataRecipe, PretrainRecipe
-from cmbert_retrieval.pretraining.report import Report
+from cmbert_retrieval.pretraining.report import REPORT_JSON, Report
 from cmbert_retrieval.pretraining.salience import Salience, general_english
 from cmbert_retrieval.pretraining.sources import (
     OpenSource,
@@ -67,7 +67,7 @@ from cmbert_retrieval.storage import atomic_file, make_folder, remove_tree, sha2
 
 logger = logging.getLogger(__name__)
 
-PREPARED, REPORT_JSON, REPORT_MARKDOWN = "prepared.json", "report.json", "report.md"
+PREPARED, REPORT_MARKDOWN = "prepared.json", "report.md"
 TEXTS, TOKENIZER, TRAIN, HELD_OUT = "texts", "tokenizer", "train", "held_out"
 FORMAT = 1
 

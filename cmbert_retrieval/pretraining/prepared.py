@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.pretraining.packing import Plan, mix, plan_rows, read_plan, write_plan
+from cmbert_retrieval.pretraining.report import REPORT_JSON
 from cmbert_retrieval.pretraining.rows import SpecialTokens
 from cmbert_retrieval.pretraining.shards import TokenShards
 
@@ -60,10 +63,16 @@ class Prepared:
             cls=found.cls_token_id, sep=found.sep_token_id, pad=found.pad_token_id, mask=found.mask_token_id
         )
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was prepared, as ``Report.to_json`` has it."""
+        return dict(json.loads((self.folder / REPORT_JSON).read_bytes()))
+
     def plan(self, part: str, context: int, seed: int, weights: Sequence[float] | None = None) -> Plan:
         """Return which documents stand in which row, made once and kept beside the data."""
         shards = self.train if part == "train" else self.held_out
-        folder = self.folder / "plans" / f"{part}-{seed}"
+        mixture = hashlib.sha256(repr(list(weights or ())).encode()).hexdigest()[:8]
+        folder = self.folder / "plans" / f"{part}-{seed}-{mixture}"
         try:
             return read_plan(folder, context)
         except FileNotFoundError:

@@ -102,8 +102,8 @@ class MaskingRecipe(Section):
     """What is predicted."""
 
     method: Literal["token-aware", "whole-words", "uniform"] = "token-aware"
-    """``uniform``: every token by itself, with the same chance; ``whole-words``: words and terms as a whole, with
-    the same chance. Both for comparison."""
+    """``uniform``: every token by itself, with the same chance; ``whole-words``: words and terms as a whole,
+    with the same chance. Both for comparison."""
 
     first_rate: float = Field(default=0.30, gt=0, lt=1)
     """Share of predicted tokens at the first step."""

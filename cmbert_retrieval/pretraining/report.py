@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+REPORT_JSON = "report.json"
+"""The counts, in a folder of prepared text."""
+
 PROBLEMS = 5
 
 _HEADINGS = {

@@ -183,6 +183,13 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
 
     # --- checkpoints ---
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse a checkpoint that lacks a tensor; the decoder's is the embedding's, and written once."""
+        missing = set(load_result.missing_keys) - set(self.model.all_tied_weights_keys)
+        if missing or load_result.unexpected_keys:
+            names = [*sorted(missing), *load_result.unexpected_keys]
+            raise CmbertError(f"{self.args.output_dir}: a checkpoint with other tensors: {', '.join(names)}")
+
     def _get_output_dir(self, trial: Any) -> str:
         """Return where checkpoints are written until they are whole."""
         return str(Path(self.args.output_dir) / _BUILDING)

@@ -16,16 +16,21 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from cmbert_retrieval.encoders.devices import choose_attention, choose_device, choose_dtype
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.pretraining import attention as packed
 from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
+from cmbert_retrieval.pretraining.card import CARD, model_card
+from cmbert_retrieval.pretraining.costs import Shape, training_flops
+from cmbert_retrieval.pretraining.division import Division, divide
 from cmbert_retrieval.pretraining.model import build_model
 from cmbert_retrieval.pretraining.optimizers import make_optimizer
 from cmbert_retrieval.pretraining.packing import Plan
+from cmbert_retrieval.pretraining.planning import GPUS
 from cmbert_retrieval.pretraining.prepared import Prepared
-from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe, TrainingRecipe
+from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe
 from cmbert_retrieval.pretraining.rows import PackedRows
 from cmbert_retrieval.pretraining.schedules import warmup_stable_decay
 from cmbert_retrieval.pretraining.trainer import MaskedTrainer, MaskingPlan, last_checkpoint
@@ -33,44 +38,6 @@ from cmbert_retrieval.storage import atomic_file, fsync_folder, fsync_tree, sha2
 
 FINISHED = "model"
 """The folder of a phase's weights once it is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseSteps:
-    """How a phase is divided.
-
-    Attributes:
-        steps: of the phase.
-        rows: of a step, over all processes.
-        micro_rows: that a process computes at once.
-        accumulation: micro-batches of a process and step.
-    """
-
-    steps: int
-    rows: int
-    micro_rows: int
-    accumulation: int
-
-
-def divide(phase: PhaseRecipe, training: TrainingRecipe, processes: int) -> PhaseSteps:
-    """Return how a phase is divided among steps, processes and micro-batches.
-
-    The rows of a step depend on the recipe alone; a step is the same for any number of processes.
-
-    Raises:
-        ConfigError: the rows of a step cannot be shared out evenly.
-    """
-    rows = max(1, training.batch_tokens // phase.context)
-    if rows % processes:
-        raise ConfigError(
-            f"a step has {rows} rows of {phase.context} tokens, which {processes} processes cannot share "
-            f"evenly; set training.batch_tokens to a multiple of {phase.context * processes}"
-        )
-    share = rows // processes
-    most = max(1, min(share, training.micro_batch_tokens // phase.context))
-    micro_rows = next(size for size in range(most, 0, -1) if share % size == 0)
-    steps = -(-phase.tokens // (rows * phase.context))
-    return PhaseSteps(steps, rows, micro_rows, share // micro_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +68,7 @@ def pretrain(
         ConfigError: ``out`` holds another run, or the recipe does not fit the number of processes.
         DivergedError: the loss is not a number any more.
     """
+    disable_progress_bar()  # of transformers, for each file that it writes
     prepared = Prepared.open(data)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     divided = [divide(phase, recipe.training, processes) for phase in recipe.phases]
@@ -112,6 +80,7 @@ def pretrain(
             _plan(recipe, phase, prepared)
             prepared.plan("held_out", phase.context, 0)
     model, held_out = recipe.model, dict[str, float]()
+    folders = [out / f"phase-{number + 1}" for number in range(len(divided))]
     for number, (phase, part) in enumerate(zip(recipe.phases, divided, strict=True)):
         run = _Phase(
             recipe=recipe.model_copy(update={"model": model}),
@@ -119,9 +88,10 @@ def pretrain(
             part=part,
             masking=_masking(recipe, prepared, divided, number),
             prepared=prepared,
-            folder=out / f"phase-{number + 1}",
+            folder=folders[number],
+            card=partial(model_card, recipe, prepared.report, folders[: number + 1]),
         )
-        with bar(f"phase {number + 1} of {len(divided)}", part.steps * part.rows * phase.context) as shown:
+        with bar(f"phase {number + 1} of {len(divided)}", part.steps * part.step_tokens) as shown:
             held_out = run.train(shown)
         if not (run.folder / FINISHED).exists():
             return Outcome(None, held_out)
@@ -130,7 +100,7 @@ def pretrain(
 
 
 def _masking(
-    recipe: PretrainRecipe, prepared: Prepared, divided: Sequence[PhaseSteps], number: int
+    recipe: PretrainRecipe, prepared: Prepared, divided: Sequence[Division], number: int
 ) -> MaskingPlan:
     return MaskingPlan(
         first_rate=recipe.masking.first_rate,
@@ -194,10 +164,11 @@ class _Phase:
 
     recipe: PretrainRecipe
     phase: PhaseRecipe
-    part: PhaseSteps
+    part: Division
     masking: MaskingPlan
     prepared: Prepared
     folder: Path
+    card: Callable[[], str]
 
     def train(self, bar: Bar) -> dict[str, float]:
         """Train to the end, or to where a signal stops it; return the last measurement on held-out text."""
@@ -211,17 +182,27 @@ class _Phase:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.stopped:
             return {}
-        held_out = trainer.evaluate() if self.prepared.held_out else {}
+        held_out = self._measured(trainer)
         if trainer.is_world_process_zero():
             building = finished.with_name(f"{FINISHED}.building")
             shutil.rmtree(building, ignore_errors=True)
             trainer.accelerator.unwrap_model(trainer.model).save_pretrained(building)
             self.prepared.tokenizer.save_pretrained(building)
+            (building / CARD).write_text(self.card(), encoding="utf-8")
             fsync_tree(building)
             building.rename(finished)
             fsync_folder(self.folder)
         trainer.accelerator.wait_for_everyone()
         return held_out
+
+    def _measured(self, trainer: MaskedTrainer) -> dict[str, float]:
+        """Return the measurement of the last step, made now unless it was made there."""
+        if not self.prepared.held_out:
+            return {}
+        logged = [one for one in trainer.state.log_history if "eval_loss" in one]
+        if logged and logged[-1]["step"] == trainer.state.global_step:
+            return {name: value for name, value in logged[-1].items() if name.startswith("eval_")}
+        return trainer.evaluate()
 
     def _trainer(self, stop: StopOnSignal, bar: Bar) -> MaskedTrainer:
         recipe, training, part = self.recipe, self.recipe.training, self.part
@@ -253,15 +234,20 @@ class _Phase:
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)),
             callbacks=[
                 stop,
-                ShowProgress(
-                    bar, step_tokens=part.rows * self.phase.context, step_flops=0.0, peak_flops=None
-                ),
-                TableLog(self.folder, step_tokens=part.rows * self.phase.context, rate=self.masking.rate),
+                ShowProgress(bar, part.step_tokens, self._step_flops(model), _peak(device, part.processes)),
+                TableLog(self.folder, step_tokens=part.step_tokens, rate=self.masking.rate),
             ],
         )
         for talkative in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(talkative)
         return trainer
+
+    def _step_flops(self, model: torch.nn.Module) -> float:
+        """Return the operations of a step at the phase's mean rate, were each row one document."""
+        shape = Shape(**{name: getattr(model.config, name) for name in Shape.__dataclass_fields__})
+        rows, context = self.part.rows, self.phase.context
+        rate = (self.masking.rate(0) + self.masking.rate(self.part.steps - 1)) / 2
+        return training_flops(shape, rows=rows, context=context, predicted=rate * rows * context)
 
     def _arguments(self, device: torch.device) -> TrainingArguments:
         training, part = self.recipe.training, self.part
@@ -316,6 +302,16 @@ def _attention(name: str, device: torch.device) -> str:
     if name == "auto":
         return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
     return choose_attention(name, device) or "sdpa"
+
+
+def _peak(device: torch.device, processes: int) -> float | None:
+    """Return what the GPUs of a run could do in a second; None where that is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device).replace(" ", "-").casefold()
+    found = [gpu.flops for gpu in GPUS.values() if gpu.name.casefold() in name]
+    found += [gpu.flops for gpu in GPUS.values() if gpu.name.partition("-")[0].casefold() in name]
+    return processes * found[0] if found else None
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

@@ -142,7 +142,7 @@ def recipe(**model: Any) -> PretrainRecipe:
     return PretrainRecipe.model_validate(
         {
             "name": "x",
-            "data": {"sources": [{"reader": "icd10cm"}], "tokenizer": {"vocabulary": 1000}},
+            "data": {"sources": {"codes": {"reader": "icd10cm"}}, "tokenizer": {"vocabulary": 1000}},
             "model": model,
             "phases": [{"tokens": 1000}],
         }

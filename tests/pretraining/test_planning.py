@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.pretraining.division import divide
 from cmbert_retrieval.pretraining.planning import (
     GPUS,
     Plan,
     find_gpu,
     mean_rate,
-    plan_batches,
     plan_run,
 )
-from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PhaseRecipe, PretrainRecipe
+from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PhaseRecipe, PretrainRecipe, TrainingRecipe
 from cmbert_retrieval.pretraining.schedules import falling_rate
 from cmbert_retrieval.recipe_files import overridden, read_yaml, validated
 
@@ -58,21 +58,22 @@ def test_the_base_recipe_is_what_the_paper_says() -> None:
 def test_readers_of_the_recipes_are_known() -> None:
     from cmbert_retrieval.corpora import READERS
 
-    data = load("base-8gpu").data
-    assert {source.reader for source in (*data.sources, *data.lexicon)} <= set(READERS)
+    for path in RECIPES.glob("*.yaml"):
+        data = load(path.stem).data
+        assert {source.reader for source in (*data.sources.values(), *data.lexicon.values())} <= set(READERS)
 
 
-def test_one_source_of_a_list_is_changed_by_its_number() -> None:
-    before = load("base-8gpu").data.sources
-    after = load("base-8gpu", "data.sources.1.path=/articles", "data.sources.1.weight=0.5").data.sources
-    assert (after[1].path, after[1].weight, after[1].reader) == ("/articles", 0.5, before[1].reader)
-    assert [*after[:1], *after[2:]] == [*before[:1], *before[2:]]
+def test_one_phase_of_the_list_is_changed_by_its_number() -> None:
+    before = load("base-8gpu").phases
+    after = load("base-8gpu", "phases.1.tokens=7", "phases.1.learning_rate=3e-4").phases
+    assert (after[1].tokens, after[1].learning_rate, after[1].context) == (7, 0.0003, before[1].context)
+    assert after[0] == before[0]
 
 
-@pytest.mark.parametrize("place", ["9", "-1", "pmc", "\u0663"])
-def test_a_source_that_is_not_in_the_list_is_refused(place: str) -> None:
-    with pytest.raises(ConfigError, match="'sources' is a list of 5; expected the number of an item, from 0"):
-        load("base-8gpu", f"data.sources.{place}.path=x")
+@pytest.mark.parametrize("place", ["9", "-1", "first", "\u0663"])
+def test_a_phase_that_is_not_in_the_list_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="'phases' is a list of 2; expected the number of an item, from 0"):
+        load("base-8gpu", f"phases.{place}.tokens=1")
 
 
 # --- the plan ---
@@ -175,11 +176,10 @@ def test_a_step_holds_what_was_asked_for_and_the_last_step_is_begun(
     processes: int, context: int, micro: int
 ) -> None:
     phase = PhaseRecipe(tokens=10_000_001, context=context)
-    made = plan_batches(phase, batch_tokens=100_000, micro_batch_tokens=micro, processes=processes)
-    assert made.step_tokens == processes * made.accumulation * made.rows * context
+    training = TrainingRecipe(batch_tokens=192 * context, micro_batch_tokens=micro)
+    made = divide(phase, training, processes)
+    assert made.step_tokens == 192 * context == processes * made.accumulation * made.micro_batch_tokens
     assert made.micro_batch_tokens <= max(micro, context)
-    assert made.step_tokens >= 100_000
-    assert made.accumulation == 1 or made.step_tokens - processes * made.rows * context < 100_000
     assert (made.steps - 1) * made.step_tokens < phase.tokens <= made.steps * made.step_tokens
 
 

@@ -22,9 +22,10 @@ pytest.importorskip("accelerate")
 from token_samples import prepare_folder  # noqa: E402
 
 from cmbert_retrieval.errors import ConfigError, CorpusError, EncoderError  # noqa: E402
+from cmbert_retrieval.pretraining.division import divide  # noqa: E402
 from cmbert_retrieval.pretraining.recipe import PretrainRecipe  # noqa: E402
 from cmbert_retrieval.pretraining.trainer import checkpoints  # noqa: E402
-from cmbert_retrieval.pretraining.training import divide, pretrain  # noqa: E402
+from cmbert_retrieval.pretraining.training import pretrain  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch
 
