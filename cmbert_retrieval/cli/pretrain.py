@@ -109,6 +109,17 @@ def prepare(
         typer.echo(report.to_markdown())
 
 
+@app.command("exclude-names")
+def exclude_names(
+    data: Annotated[Path, typer.Argument(help="The folder of evaluation sets.", show_default=False)],
+) -> None:
+    """Print what the sets of code look-ups ask for, one a line: for data.exclude_names of a recipe."""
+    from cmbert_retrieval.pretraining.frozen import held_out_names
+
+    for name in held_out_names(data):
+        typer.echo(name)
+
+
 def _print_plan(recipe: PretrainRecipe, gpu: str, gpus: int, *, as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -134,10 +145,13 @@ class _PrepareProgress:
 
     _STAGES: ClassVar[dict[str, tuple[str, str]]] = {
         "documents": ("reading", "documents"),
+        "resumed": ("reading", "documents"),
         "judging": ("finding duplicates", "documents"),
         "words": ("counting words", "words"),
         "tokens": ("tokenising", "tokens"),
+        "resumed_tokens": ("tokenising", "tokens"),
     }
+    """What ``prepare`` tells -> label and unit. ``resumed`` is what an earlier run did of the same."""
 
     def __init__(self) -> None:
         self._bar: ProgressBar | None = None
@@ -153,13 +167,16 @@ class _PrepareProgress:
             self._total = count
         if phase not in self._STAGES:
             return
-        if phase != self._stage or self._bar is None:
+        label, unit = self._STAGES[phase]
+        if label != self._stage or self._bar is None:
             self._end()
-            label, unit = self._STAGES[phase]
-            self._stage = phase
-            self._bar = ProgressBar(label, total=self._total if phase == "documents" else None, unit=unit)
+            self._stage = label
+            self._bar = ProgressBar(label, total=self._total if unit == "documents" else None, unit=unit)
             self._bar.__enter__()
-        self._bar(count)
+        if phase.startswith("resumed"):
+            self._bar.resume(count)
+        else:
+            self._bar(count)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -112,7 +112,7 @@ def computed(arithmetic: str) -> float | None:
 
 def test_every_number_is_what_its_arithmetic_says() -> None:
     checked = 0
-    for lines in plan_run(load("base-8gpu"), gpus=12, gpu="H100", utilisation=0.4).parts.values():
+    for lines in plan_run(load("base-8gpu"), gpus=16, gpu="H100", utilisation=0.4).parts.values():
         for line in lines:
             if (found := computed(line.arithmetic)) is not None:
                 checked += 1
@@ -153,7 +153,7 @@ def test_the_micro_batch_that_a_plan_proposes_fits(gpu: str, tokens: int) -> Non
     if proposed:
         again = load("base-8gpu", f"training.micro_batch_tokens={proposed[1]}")
         assert plan_run(again, gpu=gpu, gpus=1).fits
-        more = load("base-8gpu", f"training.micro_batch_tokens={int(proposed[1]) + 8192}")
+        more = load("base-8gpu", f"training.micro_batch_tokens={2 * int(proposed[1])}")
         assert not plan_run(more, gpu=gpu, gpus=1).fits
 
 
