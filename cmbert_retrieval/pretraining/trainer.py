@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
-from cmbert_retrieval.errors import CmbertError
+from cmbert_retrieval.errors import CmbertError, StorageError
 from cmbert_retrieval.pretraining.accuracy import Accuracy
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
 from cmbert_retrieval.pretraining.rows import collate, model_inputs, neutral
@@ -195,11 +196,23 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         return str(Path(self.args.output_dir) / _BUILDING)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write a checkpoint that appears under its name at once, then drop the oldest."""
+        """Write a checkpoint that appears under its name at once, then drop the oldest.
+
+        Raises:
+            StorageError: it cannot be written, as when the disk is full; the former ones are untouched.
+        """
         building = Path(self._get_output_dir(trial))
         if self.args.should_save:
             shutil.rmtree(building, ignore_errors=True)
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as RuntimeError
+            shutil.rmtree(building, ignore_errors=True)
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise StorageError(
+                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be written "
+                f"({reason}); the former one stays, and the same command goes on from it"
+            ) from error
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             target = Path(self.args.output_dir)

@@ -21,7 +21,7 @@ pytest.importorskip("accelerate")
 
 from token_samples import prepare_folder  # noqa: E402
 
-from cmbert_retrieval.errors import ConfigError, CorpusError, EncoderError  # noqa: E402
+from cmbert_retrieval.errors import ConfigError, CorpusError, EncoderError, StorageError  # noqa: E402
 from cmbert_retrieval.pretraining.division import divide  # noqa: E402
 from cmbert_retrieval.pretraining.recipe import PretrainRecipe  # noqa: E402
 from cmbert_retrieval.pretraining.trainer import checkpoints  # noqa: E402
@@ -227,6 +227,37 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(data: Path
     with pytest.raises(DivergedError, match=r"step \d+: the loss is not a number any more"):
         train(wild, data, tmp_path)
     assert not (tmp_path / "phase-1/model").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    plain: Path, data: Path, tmp_path: Path
+) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Filling(Silent):
+        """After the fourth step, no file may grow beyond 20 kB."""
+
+        steps = 0
+
+        def __call__(self, count: int = 1) -> None:
+            self.steps += 1
+            if self.steps == 4:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    try:
+        with pytest.raises(StorageError, match=r"checkpoint of step 6 cannot be written .* former one stays"):
+            pretrain(recipe(), data, tmp_path, bar=lambda label, tokens: nullcontext(Filling()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in (tmp_path / "phase-1").iterdir() if path.is_dir()] == ["checkpoint-3"]
+    folder = train(recipe(), data, tmp_path)
+    assert folder is not None
+    assert losses(tmp_path) == losses(plain)
+    assert all(
+        torch.equal(one, weights(folder)[name]) for name, one in weights(plain / "phase-1/model").items()
+    )
 
 
 def test_steps_are_shared_out_evenly_or_not_at_all() -> None:
