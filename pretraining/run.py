@@ -1,4 +1,4 @@
-"""``cmbert pretrain RECIPE`` in one process of many: ``torchrun ... pretraining/run.py RECIPE --data FOLDER``.
+"""``cmbert pretrain`` in one process of many: ``torchrun ... pretraining/run.py RECIPE --data FOLDER``.
 
 Takes the options of ``cmbert pretrain run``. Text is prepared before, by one process that needs no GPU; the
 first process alone prints and shows progress.
@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
         return 2
     if rank > 0:
         words.insert(0, "--quiet")
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+        sys.stdout = Path(os.devnull).open("w")
     code = main(words)
     if processes > 1 and code in (0, _STOPPED):
         _leave_together()
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _leave_together() -> None:
-    """Wait for all: torchrun kills the others once one ends with a code, and the first may still be writing."""
+    """Wait for all: torchrun kills the others once one ends with a code; the first may still write."""
     from torch import distributed
 
     if distributed.is_initialized():
