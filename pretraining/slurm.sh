@@ -6,8 +6,8 @@
 # words behind it are those of 'cmbert pretrain run'. PYTHON is the interpreter [.venv/bin/python].
 #
 # srun starts the processes, without torchrun: Slurm then signals each of them itself, and their exit code comes
-# through. torchrun dies of SIGUSR1 unless told otherwise, kills its processes 30 seconds after a signal that it
-# passes on, and makes 1 of every exit code. Not run on a cluster yet.
+# through. torchrun, unless told otherwise (torch 2.13 can be), dies of SIGUSR1 and kills its processes 30 seconds after
+# a signal that it passes on; and it makes 1 of every exit code. Not run on a cluster yet.
 #SBATCH --job-name=cmbert-pretrain
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
