@@ -19,7 +19,7 @@ EXTRAS_FLAGS ?= -q
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-extras lint eval bench bench-pyserini wheel clean
+.PHONY: help demo test test-extras lint eval bench bench-pyserini gpu-check wheel clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(DONE)/bench ## speed and memory beside other libraries; ONLY=search,par
 bench-pyserini: $(DONE)/venv ## install Pyserini (7 GB) beside, so that make bench compares with it, too
 	@test -x .venv-pyserini/bin/python || '$(PYTHON)' -m venv .venv-pyserini
 	@.venv-pyserini/bin/python -m pip --disable-pip-version-check -qq install -r benchmarks/requirements-pyserini.txt
+
+gpu-check: $(DONE)/pretrain ## one GPU, ten minutes: attention, speed, FAISS, resume; writes benchmarks/gpu/DEVICE.json
+	@$(BIN)/python benchmarks/gpu_check.py
 
 wheel: $(DONE)/venv ## build the wheel into dist/
 	@rm -rf build dist
