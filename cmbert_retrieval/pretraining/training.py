@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from cmbert_retrieval.encoders.devices import choose_attention, choose_device, choose_dtype
@@ -300,7 +300,8 @@ def _attention(name: str, device: torch.device) -> str:
     if name == "packed" or (name == "auto" and device.type == "cpu"):
         return packed.register()
     if name == "auto":
-        return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+        usable = is_flash_attn_2_available() and torch.cuda.get_device_capability(device) >= (8, 0)
+        return "flash_attention_2" if usable else "sdpa"
     return choose_attention(name, device) or "sdpa"
 
 
