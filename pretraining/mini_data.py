@@ -137,7 +137,9 @@ def supplies(data: Path) -> Iterator[Row]:
         yield term(row["code"], "hcpcs", row["long"])
 
 
-def term(id: str, system: str, title: str, synonyms: list[str] | None = None, parent: str | None = None) -> Row:
+def term(
+    id: str, system: str, title: str, synonyms: list[str] | None = None, parent: str | None = None
+) -> Row:
     """Return a code as the reader of JSONL takes it."""
     metadata = {"system": system, "synonyms": synonyms or [], "parent": parent}
     kept = {name: value for name, value in metadata.items() if value}

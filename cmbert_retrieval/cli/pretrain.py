@@ -47,12 +47,14 @@ def run(
         Path | None, typer.Option(help="The folder of the run. (default: runs/pretraining/NAME)")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Prepared text. (default: data/ in the folder of the run, made if absent)")
+        Path | None,
+        typer.Option(help="Prepared text. (default: data/ in the folder of the run, made if absent)"),
     ] = None,
     settings: Settings = None,
     processes: Processes = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Do nothing: say what the run needs and costs, with the arithmetic.")
+        bool,
+        typer.Option("--plan", help="Do nothing: say what the run needs and costs, with the arithmetic."),
     ] = False,
     gpu: Annotated[str, typer.Option(help="For --plan: the kind of GPU.")] = "H100",
     gpus: Annotated[int, typer.Option(help="For --plan: how many of them.", min=1)] = 8,

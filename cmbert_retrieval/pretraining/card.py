@@ -50,12 +50,16 @@ def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequen
         "## Data\n",
         _sources(report),
         "## Training\n",
-        _table(["phase", "context", "tokens", "steps", "learning rate", "last loss"], _phases(recipe, phases)),
+        _table(
+            ["phase", "context", "tokens", "steps", "learning rate", "last loss"], _phases(recipe, phases)
+        ),
         "## Held-out text\n",
         "Documents that were kept apart, masked uniformly at 15 %. Terms are the tokens of names in code systems and "
         "ontologies.\n",
-        _table(["phase", "tokens", "all: @1", "@5", "@10", "@25", "terms: @1", "@5", "@10", "@25"],
-               _held_out(phases)),  # fmt: skip
+        _table(
+            ["phase", "tokens", "all: @1", "@5", "@10", "@25", "terms: @1", "@5", "@10", "@25"],
+            _held_out(phases),
+        ),  # fmt: skip
         _LIMITS,
         "## Recipe\n",
         f"```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n",
@@ -113,7 +117,9 @@ def _held_out(phases: Sequence[Path]) -> list[tuple[str, ...]]:
     for number, folder in enumerate(phases, start=1):
         last = _last(folder / HELD_OUT_TABLE)
         if last:
-            shares = [f"{float(last[f'{part}accuracy@{k}']):.3f}" for part in ("", "terms_") for k in (1, 5, 10, 25)]
+            shares = [
+                f"{float(last[f'{part}accuracy@{k}']):.3f}" for part in ("", "terms_") for k in (1, 5, 10, 25)
+            ]
             rows.append((str(number), f"{int(last['tokens']):,}", *shares))
     return rows
 
