@@ -1,15 +1,17 @@
-"""Training tokens a second of ``cmbert pretrain`` beside transformers' plain recipe, and what else a step costs.
+"""Training tokens a second of ``cmbert pretrain`` beside transformers' plain recipe, and what else it costs.
 
-Both sides train the same model (that of ``pretraining/recipes/mini-cpu.yaml``) on the same documents, articles
-and answers to patients as long as they come, in one process and in turns. Ours: packed rows, bf16 where the
-processor has it, logits of what is predicted alone, token-aware masking. The other side: ``Trainer`` with
-``DataCollatorForLanguageModeling``, batches of 8 documents (its default) cut at the same context and padded to
-the longest, fp32, sdpa, logits everywhere, AdamW, as many batches a step as make about as many tokens. Tokens are those
-of text: neither padding nor the special ones. Its tokens are made before, as ours are.
+Both sides train the same model (that of ``pretraining/recipes/mini-cpu.yaml``) on the same documents,
+articles and answers to patients as long as they come, in one process and in turns. Ours: packed rows, bf16
+where the processor has it, logits of what is predicted alone, token-aware masking. The other side:
+``Trainer`` with ``DataCollatorForLanguageModeling``, batches of 8 documents (its default) cut at the same
+context and padded to the longest, fp32, sdpa, logits everywhere, AdamW, as many batches a step as make
+about as many tokens. Tokens are those of text: neither padding nor the special ones. Its tokens are made
+before, as ours are.
 
-A step is timed from the end of the one before to its own, the optimizer's work included; the first of each turn
-does not count. Memory is the most anonymous memory of ``cmbert pretrain`` (``RssAnon``, as in ``memory.py``: shards
-are mapped files, whose pages the system keeps while there is room), for a corpus and for one four times as large.
+A step is timed from the end of the one before to its own, the optimizer's work included; the first of each
+turn does not count. Memory is the most anonymous memory of ``cmbert pretrain`` (``RssAnon``, as in
+``memory.py``: shards are mapped files, whose pages the system keeps while there is room), for a corpus and
+for one four times as large.
 """
 
 from __future__ import annotations
@@ -50,9 +52,14 @@ MEMORY_STEPS = 4
 class Silent:
     """A bar that nobody looks at."""
 
-    def __call__(self, count: int = 1) -> None: ...
-    def resume(self, count: int) -> None: ...
-    def describe(self, label: str) -> None: ...
+    def __call__(self, count: int = 1) -> None:
+        """Note nothing."""
+
+    def resume(self, count: int) -> None:
+        """Note nothing."""
+
+    def describe(self, label: str) -> None:
+        """Say nothing."""
 
 
 @dataclass(slots=True)
@@ -159,6 +166,7 @@ def turn_of_ours(recipe: PretrainRecipe, folder: Path, out: Path) -> Turn:
         masking=training._masking(recipe, prepared, divided, 0),
         prepared=prepared,
         folder=out,
+        card=str,
     )
     trainer = made._trainer(StopOnSignal(), Silent())
     special = prepared.special
