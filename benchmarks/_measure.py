@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -121,6 +122,25 @@ def take_turns(sides: Sides, repeats: int, items: Sequence[Any] = (), *, block: 
                 for arguments in [(item,) for item in part] if items else [()]:
                     to.take(sides[side], *arguments)
     return times
+
+
+def most_anonymous_mib(command: list[str]) -> float:
+    """Run a command; return the most anonymous memory that it had, in MiB.
+
+    Raises:
+        SkippedError: it failed.
+    """
+    most = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            for line in status.read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    most = max(most, int(line.split()[1]))
+            time.sleep(0.02)
+    if process.returncode:
+        raise SkippedError(f"{command[3]} failed with exit code {process.returncode}")
+    return most / 1024
 
 
 # --- telling ---

@@ -11,13 +11,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from _measure import ROOT, RUNS, Results, SkippedError, read_jsonl, run
+from _measure import ROOT, RUNS, Results, SkippedError, most_anonymous_mib, read_jsonl, run
 
 SIZES = (1000, 4000)
 TINY_ENCODER = ROOT / "tests" / "fixtures" / "tiny-encoder"
@@ -37,25 +35,6 @@ def write_articles(data: Path, path: Path, count: int, max_characters: int | Non
             text = "\n\n".join(filter(None, paragraphs))[:max_characters]
             document = {"id": article["pmcid"], "title": article["title"] or "", "text": text}
             file.write(json.dumps(document) + "\n")
-
-
-def most_anonymous_mib(command: list[str]) -> float:
-    """Run a command; return the most anonymous memory that it had, in MiB.
-
-    Raises:
-        SkippedError: it failed.
-    """
-    most = 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        status = Path(f"/proc/{process.pid}/status")
-        while process.poll() is None:
-            for line in status.read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    most = max(most, int(line.split()[1]))
-            time.sleep(0.02)
-    if process.returncode:
-        raise SkippedError(f"building failed with exit code {process.returncode}")
-    return most / 1024
 
 
 def memory(data: Path, results: Results) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from _measure import default_data, table
 
-BENCHMARKS = ("parsing", "encoding", "search", "memory", "codes", "fusion")
+BENCHMARKS = ("parsing", "encoding", "search", "memory", "pretraining", "codes", "fusion")
 
 
 def main() -> int:
