@@ -3,7 +3,8 @@
     python pretraining/masking_statistics.py --data runs/mini/data
 
 ``--data`` is a folder that ``cmbert pretrain prepare`` made; nothing is written into it. Its training rows
-are masked as the trainer masks them, and counted. A Markdown table goes to stdout. ``--json`` prints the counts.
+are masked as the trainer masks them, and counted. A Markdown table goes to stdout.
+``--json`` prints the counts.
 """
 
 from __future__ import annotations

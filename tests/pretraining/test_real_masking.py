@@ -103,8 +103,8 @@ def test_as_many_tokens_are_predicted_as_the_rate_says(masked: Any, method: str,
     text = masked(method, rate)
     open_ = (text.weights & LEVEL_MASK) > 0
     assert open_.sum() > 100_000
-    # What is drawn together varies together: a draw over units of s tokens varies by p (1 - p) s ** 2 each, and
-    # p (1 - p) is at most 1/4 whatever the weights. Five standard errors.
+    # What is drawn together varies together: a draw over units of s tokens varies by p (1 - p) s ** 2 each,
+    # and p (1 - p) is at most 1/4 whatever the weights. Five standard errors.
     sizes = np.array([1] if method == "uniform" else [end - first for _, first, end in units(text.weights)])
     squares = open_.sum() if method == "uniform" else (sizes**2).sum()
     tolerance = 5 * np.sqrt(0.25 * squares) / open_.sum()
