@@ -1,11 +1,12 @@
 """Training tokens a second of ``cmbert pretrain`` beside transformers' plain recipe, and what a step costs.
 
 Both sides train the same model (that of ``pretraining/recipes/mini-cpu.yaml``) on the same documents,
-articles and answers to patients as long as they come, in one process and in turns. Ours: packed rows, bf16 where the
-processor has it, logits of what is predicted alone, token-aware masking. The other side: ``Trainer`` with
-``DataCollatorForLanguageModeling``, batches of 8 documents (its default) cut at the same context and padded
-to the longest, fp32, sdpa, logits everywhere, AdamW, as many batches a step as make about as many tokens. Tokens
-are those of text: neither padding nor special ones. Those of both sides are made before.
+articles and answers to patients as long as they come, in one process and in turns. Ours: packed rows, bf16
+where the processor has it, logits of what is predicted alone, token-aware masking. The other side:
+``Trainer`` with ``DataCollatorForLanguageModeling``, batches of 8 documents (its default) cut at the same
+context and padded to the longest, fp32, sdpa, logits everywhere, AdamW, as many batches a step as make
+about as many tokens. Tokens are those of text: neither padding nor special ones. Those of both sides are
+made before.
 
 A step is timed from the end of the one before to its own, the optimizer's work included; the first of each
 turn does not count. Memory is the most anonymous memory of ``cmbert pretrain`` (``RssAnon``, as in
