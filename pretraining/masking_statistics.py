@@ -3,8 +3,8 @@
     python pretraining/masking_statistics.py --data runs/mini/data
 
 ``--data`` is a folder that ``cmbert pretrain prepare`` made; nothing is written into it. Its training rows
-are masked as the trainer masks them, and counted. A Markdown table goes to stdout. ``--json`` prints the
-counts.
+are masked as the trainer masks them, and counted. A Markdown table goes to stdout.
+``--json`` prints the counts.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Counts:
         self.predicted_terms += int((predicted & term).sum())
         self.forbidden += int((~possible).sum())
         self.predicted_forbidden += int((predicted & ~possible).sum())
-        # Units are numbered over the whole batch. Of a word that a row's end cut, the rest is a unit of its
-        # own behind [CLS]: it cannot be drawn together with what stands in another row.
+        # Units are numbered over the whole batch. Of a word that the end of a row cut, the rest is a unit
+        # of its own behind [CLS]: it cannot be drawn together with what stands in another row.
         goes_on = (weights & CONTINUES) > 0
         behind_border = goes_on.clone()
         behind_border[:, 1:] &= ~possible[:, :-1]
@@ -125,29 +125,28 @@ def statistics(folder: Path, *, context: int, rows: int) -> dict[tuple[str, floa
         CorpusError: the folder holds no prepared text.
     """
     prepared = Prepared.open(folder)
+    ids = {"mask_id": prepared.special.mask, "vocabulary": len(prepared.tokenizer)}
     found = {(method, rate): Counts() for rate in RATES for method in METHODS}
     for batch in rows_of(prepared, context, rows):
         for (method, rate), counts in found.items():
-            counts.add(
-                batch,
-                method=method,
-                rate=rate,
-                mask_id=prepared.special.mask,
-                vocabulary=len(prepared.tokenizer),
-            )
+            counts.add(batch, method=method, rate=rate, **ids)
     return found
 
 
 def table(found: dict[tuple[str, float], Counts]) -> Iterator[list[str]]:
     """Yield the rows of the table."""
     yield [
-        "masking", "rate wanted", "measured", "predicted tokens in terms", "all tokens in terms",
+        "masking",
+        "rate wanted",
+        "measured",
+        "predicted tokens in terms",
+        "all tokens in terms",
         "words and terms of several tokens",
         "of them split",
         "cut by a row's end",
         "special and padding predicted",
         "mask / other / itself",
-    ]  # fmt: skip
+    ]
     yield ["---"] * 10
     for (method, rate), counts in found.items():
         fates = (counts.hidden, counts.replaced, counts.kept)
