@@ -164,6 +164,7 @@ def turn_of_ours(recipe: PretrainRecipe, folder: Path, out: Path) -> Turn:
         masking=training._masking(recipe, prepared, divided, 0),
         prepared=prepared,
         folder=out,
+        card=str,
     )
     trainer = made._trainer(StopOnSignal(), Silent())
     special = prepared.special
@@ -308,7 +309,8 @@ def memory(recipe: PretrainRecipe, folder: Path, results: Results) -> None:
             (corpus / "train").mkdir(parents=True)
             for name in ("tokenizer", "held_out"):
                 (corpus / name).symlink_to(folder / name)
-            shutil.copy(folder / "prepared.json", corpus)
+            for name in ("prepared.json", "report.json"):
+                shutil.copy(folder / name, corpus)
             for number, shard in enumerate(shards * size):
                 (corpus / "train" / f"{number:05}.arrow").symlink_to(shard)
             path = Path(work) / "recipe.yaml"
