@@ -304,16 +304,11 @@ def check_resume(recipe: PretrainRecipe, data: Path, work: Path) -> dict[str, An
     }
 
 
-class _Silent:
-    def __call__(self, count: int = 1) -> None: ...
-    def resume(self, count: int) -> None: ...
-    def describe(self, label: str) -> None: ...
-
-
 def _train(recipe: PretrainRecipe, data: Path, out: Path) -> None:
+    from cmbert_retrieval.pretraining.callbacks import NoBar
     from cmbert_retrieval.pretraining.training import pretrain
 
-    pretrain(recipe, data, out, bar=lambda label, tokens: nullcontext(_Silent()))
+    pretrain(recipe, data, out, bar=lambda label, tokens: nullcontext(NoBar()))
 
 
 def _losses(out: Path) -> list[str]:

@@ -47,19 +47,6 @@ SIZES = (4, 16)  # how often the prepared shards are taken: some 100 MB, and fou
 MEMORY_STEPS = 4
 
 
-class Silent:
-    """A bar that nobody looks at."""
-
-    def __call__(self, count: int = 1) -> None:
-        """Do nothing."""
-
-    def resume(self, count: int) -> None:
-        """Do nothing."""
-
-    def describe(self, label: str) -> None:
-        """Do nothing."""
-
-
 @dataclass(slots=True)
 class Turn:
     """What one turn of a side took, steps that count only.
@@ -151,7 +138,7 @@ def turn_of_ours(recipe: PretrainRecipe, folder: Path, out: Path) -> Turn:
     import numpy as np
 
     from cmbert_retrieval.pretraining import training
-    from cmbert_retrieval.pretraining.callbacks import StopOnSignal
+    from cmbert_retrieval.pretraining.callbacks import NoBar, StopOnSignal
     from cmbert_retrieval.pretraining.prepared import Prepared
 
     prepared = Prepared.open(folder)
@@ -166,7 +153,7 @@ def turn_of_ours(recipe: PretrainRecipe, folder: Path, out: Path) -> Turn:
         folder=out,
         card=str,
     )
-    trainer = made._trainer(StopOnSignal(), Silent())
+    trainer = made._trainer(StopOnSignal(), NoBar())
     special = prepared.special
     ids = [special.pad, special.cls, special.sep]
 

@@ -24,7 +24,7 @@ from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
 from cmbert_retrieval.pretraining.packing import PIECE, Plan, plan_rows
 from cmbert_retrieval.pretraining.prepared import Prepared
-from cmbert_retrieval.pretraining.rows import PackedRows, collate, neutral
+from cmbert_retrieval.pretraining.rows import PackedRows, collate, weights_of
 from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, TERM
 
 METHODS = ("token-aware", "whole-words", "uniform")
@@ -66,10 +66,9 @@ class Counts:
     def add(self, batch: dict[str, Any], *, method: str, rate: float, mask_id: int, vocabulary: int) -> None:
         """Mask a batch and count it."""
         ids, weights = batch["input_ids"], batch["weights"]
-        used = weights if method == "token-aware" else neutral(weights, units=method == "whole-words")
         made = mask_rows(
             ids,
-            used,
+            weights_of(method, weights),
             batch["rows"],
             batch["epochs"],
             rate=rate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -59,39 +58,36 @@ def packed_attention(
     """
     if attention_mask is not None or query.shape[0] != 1 or cu_seq_lens_q is None:
         raise ValueError("packed attention takes one long row, no mask, and the documents' borders")
-    settings = _Settings(scaling or query.shape[-1] ** -0.5, dropout)
+    query = query * (scaling or query.shape[-1] ** -0.5)
     seen = []
     for start, end in pairwise(cu_seq_lens_q.tolist()):
         part = (query[:, :, start:end], key[:, :, start:end], value[:, :, start:end])
         reach = end - start if sliding_window is None else sliding_window - 1
-        seen.append(_document(*part, reach=reach, settings=settings))
+        seen.append(_document(*part, reach=reach, dropout=dropout))
     return torch.cat(seen, dim=2).transpose(1, 2).contiguous(), None
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    scaling: float
-    dropout: float
-
-
 def _document(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, reach: int, settings: _Settings
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, reach: int, dropout: float
 ) -> torch.Tensor:
-    """Return what a document's tokens see of those at most ``reach`` away: ``[1, heads, tokens, dim]``."""
+    """Return what a document's tokens see of those at most ``reach`` away: ``[1, heads, tokens, dim]``.
+
+    The queries have been scaled.
+    """
     length = query.shape[2]
     if 0 < 4 * reach < length:
-        return _in_blocks(query, key, value, reach=reach, settings=settings)
+        return _in_blocks(query, key, value, reach=reach, dropout=dropout)
     if reach < length - 1:
         place = torch.arange(length, device=query.device)
         visible = (place[:, None] - place).abs() <= reach
-        return _products(query, key, value, _bias(visible, query.dtype), settings)
+        return _products(query, key, value, _bias(visible, query.dtype), dropout)
     if query.dtype == torch.bfloat16 and length <= _SHORT:
-        return _products(query, key, value, None, settings)
-    return scaled_dot_product_attention(query, key, value, dropout_p=settings.dropout, scale=settings.scaling)
+        return _products(query, key, value, None, dropout)
+    return scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
 
 
 def _in_blocks(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, reach: int, settings: _Settings
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, reach: int, dropout: float
 ) -> torch.Tensor:
     """Look up blocks of ``reach`` queries together, each with its own block of keys and the two beside it."""
     length = query.shape[2]
@@ -99,17 +95,17 @@ def _in_blocks(
     behind = blocks * reach - length
     # [heads, blocks, reach, dim] and [heads, blocks, 3 * reach, dim]
     queries = pad(query[0], (0, 0, 0, behind)).unflatten(1, (blocks, reach))
-    keys, values = (
-        torch.cat([wide[:, shift : shift + blocks] for shift in range(3)], dim=2)
-        for side in (key, value)
-        for wide in (pad(side[0], (0, 0, reach, behind + reach)).unflatten(1, (blocks + 2, reach)),)
-    )
+
+    def around(side: torch.Tensor) -> torch.Tensor:
+        wide = pad(side[0], (0, 0, reach, behind + reach)).unflatten(1, (blocks + 2, reach))
+        return torch.cat([wide[:, shift : shift + blocks] for shift in range(3)], dim=2)
+
     begins = torch.arange(blocks, device=query.device)[:, None, None] * reach
     asking = begins + torch.arange(reach, device=query.device)[:, None]
     asked = begins + torch.arange(-reach, 2 * reach, device=query.device)
     visible = ((asked - asking).abs() <= reach) & (asked >= 0) & (asked < length)
     visible |= asking >= length  # they are cut off below, but a query without any key would give NaN
-    out = _products(queries, keys, values, _bias(visible, query.dtype), settings)
+    out = _products(queries, around(key), around(value), _bias(visible, query.dtype), dropout)
     return out.flatten(1, 2)[None, :, :length]
 
 
@@ -122,8 +118,8 @@ def _products(
     key: torch.Tensor,
     value: torch.Tensor,
     bias: torch.Tensor | None,
-    settings: _Settings,
+    dropout: float,
 ) -> torch.Tensor:
-    scores = (query * settings.scaling) @ key.transpose(-1, -2)
+    scores = query @ key.transpose(-1, -2)
     shares = (scores if bias is None else scores + bias).softmax(-1)
-    return dropped(shares, settings.dropout) @ value
+    return dropped(shares, dropout) @ value

@@ -75,6 +75,19 @@ class Bar(Protocol):
         """Say how it goes."""
 
 
+class NoBar:
+    """A bar that nobody looks at."""
+
+    def __call__(self, count: int = 1) -> None:
+        """Do nothing."""
+
+    def resume(self, count: int) -> None:
+        """Do nothing."""
+
+    def describe(self, label: str) -> None:
+        """Do nothing."""
+
+
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
     """Counts tokens on a bar, and says beside it how the loss stands and how busy the device is."""
 
@@ -134,7 +147,6 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, folder: Path, *, step_tokens: int, rate: Callable[[int], float]) -> None:
         """Write into ``folder``; ``rate`` is the masking rate of a step."""
         self._folder, self._tokens, self._rate = folder, step_tokens, rate
-        self._measured = -1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
@@ -149,8 +161,6 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
                 kept = [row for row in rows if int(row[0]) <= state.global_step]
                 with path.open("w", newline="") as file:
                     csv.writer(file, lineterminator="\n").writerows([header, *kept])
-                if path.name == HELD_OUT_TABLE and kept:
-                    self._measured = int(kept[-1][0])
 
     def on_log(
         self,
@@ -168,8 +178,7 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             row |= {"learning_rate": logs["learning_rate"], "masking_rate": self._rate(step - 1)}
             self._append(TRAINING_TABLE, row | {"loss": logs["loss"]})
-        elif "eval_loss" in logs and step != self._measured:  # the last step is measured more than once
-            self._measured = step
+        elif "eval_loss" in logs:
             shares = {name.removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
             self._append(HELD_OUT_TABLE, row | shares)
 

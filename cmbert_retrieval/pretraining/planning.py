@@ -76,6 +76,15 @@ def find_gpu(name: str) -> Gpu:
     return folded[wanted]
 
 
+def gpu_of_device(name: str) -> Gpu | None:
+    """Return the GPU that a driver calls ``NVIDIA A100-SXM4-80GB``; None where it is not in the table."""
+    given = name.casefold()
+    for gpu in GPUS.values():
+        if all(part in given for part in gpu.name.casefold().split("-")):
+            return gpu
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A number of a plan.

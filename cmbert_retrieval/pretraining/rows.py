@@ -132,6 +132,16 @@ def model_inputs(
     }
 
 
+def weights_of(method: str, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weights that a method of the recipe's masking draws by.
+
+    Args:
+        method: ``token-aware``, ``whole-words`` or ``uniform``.
+        weights: as ``pack_weights`` gives them.
+    """
+    return weights if method == "token-aware" else neutral(weights, units=method == "whole-words")
+
+
 def neutral(weights: torch.Tensor, *, units: bool = False) -> torch.Tensor:
     """Return weights that are all alike; terms stay marked.
 

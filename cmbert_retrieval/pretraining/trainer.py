@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from cmbert_retrieval.errors import CmbertError, StorageError
 from cmbert_retrieval.pretraining.accuracy import Accuracy
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
-from cmbert_retrieval.pretraining.rows import collate, model_inputs, neutral
+from cmbert_retrieval.pretraining.rows import collate, model_inputs, weights_of
 from cmbert_retrieval.pretraining.schedules import falling_rate
 from cmbert_retrieval.storage import fsync_folder, fsync_tree
 
@@ -124,10 +124,7 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         batches = []
         for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
             here = self._prepare_inputs(batch)
-            weights = here["weights"]
-            if self._method != "token-aware":
-                weights = neutral(weights, units=self._method == "whole-words")
-            batches.append(self.masking.mask(here, weights, rate))
+            batches.append(self.masking.mask(here, weights_of(self._method, here["weights"]), rate))
         return batches, self._get_num_items_in_batch(batches, device)
 
     def compute_loss(
@@ -157,18 +154,18 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        ways = {"": Accuracy(), "units_": Accuracy()}
+        ways = {("", "uniform"): Accuracy(), ("units_", "whole-words"): Accuracy()}
         for batch in self.get_eval_dataloader():
             here = self._prepare_inputs(batch)
-            for way, found in ways.items():
-                masked = self.masking.mask(here, neutral(here["weights"], units=bool(way)), HELD_OUT_RATE)
+            for (_, method), found in ways.items():
+                masked = self.masking.mask(here, weights_of(method, here["weights"]), HELD_OUT_RATE)
                 labels, terms = masked["labels"].reshape(-1), masked["terms"].reshape(-1)
                 predicted = labels != IGNORED
                 with torch.inference_mode(), self.compute_loss_context_manager():
                     logits = model(**self._arguments(masked)).logits
                 found.add(logits, labels[predicted], terms[predicted])
         metrics: dict[str, float] = {}
-        for way, found in ways.items():
+        for (way, _), found in ways.items():
             if self.args.world_size > 1:
                 for part in (found.counts, found.loss):
                     part.copy_(self.accelerator.reduce(part.to(self.args.device), reduction="sum").cpu())
@@ -176,6 +173,8 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
             metrics |= {f"{metric_key_prefix}_{way}{name}": value for name, value in shares.items()}
         model.train(was_training)
         self.log(metrics)
+        # Without it, transformers takes the measurement for still to be made, and makes it again at the end.
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Batch]:

@@ -28,7 +28,7 @@ from cmbert_retrieval.pretraining.division import Division, divide
 from cmbert_retrieval.pretraining.model import build_model
 from cmbert_retrieval.pretraining.optimizers import make_optimizer
 from cmbert_retrieval.pretraining.packing import Plan
-from cmbert_retrieval.pretraining.planning import GPUS
+from cmbert_retrieval.pretraining.planning import gpu_of_device, mean_rate
 from cmbert_retrieval.pretraining.prepared import Prepared
 from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe
 from cmbert_retrieval.pretraining.rows import PackedRows
@@ -89,7 +89,7 @@ def pretrain(
             masking=_masking(recipe, prepared, divided, number),
             prepared=prepared,
             folder=folders[number],
-            card=partial(model_card, recipe, prepared.report, folders[: number + 1]),
+            card=partial(_card, recipe, prepared, folders[: number + 1]),
         )
         with bar(f"phase {number + 1} of {len(divided)}", part.steps * part.step_tokens) as shown:
             held_out = run.train(shown)
@@ -111,6 +111,10 @@ def _masking(
         mask_id=prepared.special.mask,
         vocabulary=len(prepared.tokenizer),
     )
+
+
+def _card(recipe: PretrainRecipe, prepared: Prepared, folders: Sequence[Path]) -> str:
+    return model_card(recipe, prepared.report, folders)
 
 
 def pin(recipe: PretrainRecipe, prepared: Prepared, out: Path) -> None:
@@ -246,7 +250,8 @@ class _Phase:
         """Return the operations of a step at the phase's mean rate, were each row one document."""
         shape = Shape(**{name: getattr(model.config, name) for name in Shape.__dataclass_fields__})
         rows, context = self.part.rows, self.phase.context
-        rate = (self.masking.rate(0) + self.masking.rate(self.part.steps - 1)) / 2
+        masking = self.masking
+        rate = mean_rate(self.recipe.masking, masking.steps_before, self.part.steps, masking.steps)
         return training_flops(shape, rows=rows, context=context, predicted=rate * rows * context)
 
     def _arguments(self, device: torch.device) -> TrainingArguments:
@@ -309,10 +314,8 @@ def _peak(device: torch.device, processes: int) -> float | None:
     """Return what the GPUs of a run could do in a second; None where that is not known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device).replace(" ", "-").casefold()
-    found = [gpu.flops for gpu in GPUS.values() if gpu.name.casefold() in name]
-    found += [gpu.flops for gpu in GPUS.values() if gpu.name.partition("-")[0].casefold() in name]
-    return processes * found[0] if found else None
+    gpu = gpu_of_device(torch.cuda.get_device_name(device))
+    return processes * gpu.flops if gpu else None
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from test_training import Silent, recipe  # noqa: E402
+from test_training import recipe  # noqa: E402
 
+from cmbert_retrieval.pretraining.callbacks import NoBar  # noqa: E402
 from cmbert_retrieval.pretraining.training import pretrain  # noqa: E402
 
 
-class Slow(Silent):
+class Slow(NoBar):
     """Waits at every step, so that a signal comes in time."""
 
     def __call__(self, count: int = 1) -> None:
@@ -22,7 +23,7 @@ class Slow(Silent):
 
 
 if __name__ == "__main__":
-    bar = Slow() if sys.argv[3:] == ["slow"] else Silent()
+    bar = Slow() if sys.argv[3:] == ["slow"] else NoBar()
     outcome = pretrain(
         recipe(), Path(sys.argv[1]), Path(sys.argv[2]), bar=lambda label, tokens: nullcontext(bar)
     )

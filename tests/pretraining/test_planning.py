@@ -15,6 +15,7 @@ from cmbert_retrieval.pretraining.planning import (
     GPUS,
     Plan,
     find_gpu,
+    gpu_of_device,
     mean_rate,
     plan_run,
 )
@@ -194,6 +195,20 @@ def test_the_mean_rate_of_a_phase_is_that_of_its_steps() -> None:
 def test_gpus_are_found_by_the_names_that_people_write() -> None:
     assert find_gpu("a100 80gb") is GPUS["A100-80GB"]
     assert find_gpu("rtx 4090") is GPUS["RTX-4090"]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "A100-80GB"),
+        ("NVIDIA A100-PCIE-40GB", "A100-40GB"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA GeForce RTX 4090", "RTX-4090"),
+        ("NVIDIA RTX A6000", None),
+    ],
+)
+def test_gpus_are_found_by_the_names_that_drivers_give(device: str, gpu: str | None) -> None:
+    assert gpu_of_device(device) == (GPUS[gpu] if gpu else None)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from prepare_samples import recipe, write_jsonl  # noqa: E402
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows  # noqa: E402
 from cmbert_retrieval.pretraining.prepare import prepare  # noqa: E402
 from cmbert_retrieval.pretraining.prepared import Prepared  # noqa: E402
-from cmbert_retrieval.pretraining.rows import PackedRows, collate, neutral  # noqa: E402
+from cmbert_retrieval.pretraining.rows import PackedRows, collate, weights_of  # noqa: E402
 from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, TERM  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -70,9 +70,7 @@ class MaskedText(NamedTuple):
 @pytest.fixture(scope="module")
 def masked(prepared: Prepared, batch: dict[str, Any]) -> Any:
     def mask(method: str, rate: float) -> MaskedText:
-        weights = batch["weights"]
-        if method != "token-aware":
-            weights = neutral(weights, units=method == "whole-words")
+        weights = weights_of(method, batch["weights"])
         made = mask_rows(
             batch["input_ids"], weights, batch["rows"], batch["epochs"], rate=rate, seed=3,
             mask_id=prepared.special.mask, vocabulary=len(prepared.tokenizer),

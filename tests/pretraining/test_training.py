@@ -22,6 +22,7 @@ pytest.importorskip("accelerate")
 from token_samples import prepare_folder  # noqa: E402
 
 from cmbert_retrieval.errors import ConfigError, CorpusError, EncoderError, StorageError  # noqa: E402
+from cmbert_retrieval.pretraining.callbacks import NoBar  # noqa: E402
 from cmbert_retrieval.pretraining.division import divide  # noqa: E402
 from cmbert_retrieval.pretraining.recipe import PretrainRecipe  # noqa: E402
 from cmbert_retrieval.pretraining.trainer import checkpoints  # noqa: E402
@@ -43,14 +44,6 @@ RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Silent:
-    """A bar that nobody looks at."""
-
-    def __call__(self, count: int = 1) -> None: ...
-    def resume(self, count: int) -> None: ...
-    def describe(self, label: str) -> None: ...
-
-
 def recipe(**changes: Any) -> PretrainRecipe:
     values = json.loads(json.dumps(RECIPE))
     for name, value in changes.items():
@@ -63,7 +56,7 @@ def recipe(**changes: Any) -> PretrainRecipe:
 
 
 def train(made: PretrainRecipe, data: Path, out: Path) -> Path | None:
-    return pretrain(made, data, out, bar=lambda label, tokens: nullcontext(Silent())).folder
+    return pretrain(made, data, out, bar=lambda label, tokens: nullcontext(NoBar())).folder
 
 
 def column(path: Path, name: str) -> list[str]:
@@ -108,6 +101,7 @@ def test_the_loss_falls_and_the_folder_opens_whole(plain: Path, data: Path, tmp_
     assert AutoTokenizer.from_pretrained(folder).mask_token == "[MASK]"
     accuracy = [float(share) for share in column(tmp_path / "phase-1/held_out.csv", "accuracy@25")]
     assert accuracy[-1] > accuracy[0]
+    assert column(tmp_path / "phase-1/held_out.csv", "step") == ["20", "40", "60"]  # each is measured once
 
 
 def close(here: dict[str, torch.Tensor], there: dict[str, torch.Tensor]) -> None:
@@ -236,7 +230,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    class Filling(Silent):
+    class Filling(NoBar):
         """After the fourth step, no file may grow beyond 20 kB."""
 
         steps = 0
