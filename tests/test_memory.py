@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,27 @@ def test_where_the_system_tells_nothing_nothing_is_known(system: Path) -> None:
     assert memory.available_memory() is None
     limit(system / "cgroup", 2 * GIB, used=GIB)
     assert memory.available_memory() == GIB
+
+
+_KEPT = """
+from pathlib import Path
+from cmbert_retrieval.memory import keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if not keep_freed_memory():
+    raise SystemExit("not glibc")
+before = resident()
+block = bytearray(b"x" * 1000) * 200_000
+del block
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_freed_memory_can_be_kept_for_what_is_allocated_next() -> None:
+    done = subprocess.run([sys.executable, "-c", _KEPT], capture_output=True, text=True, check=False)
+    if "not glibc" in done.stderr:
+        pytest.skip("another C library")
+    assert int(done.stdout) > 100_000_000

@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cmbert_retrieval.encoders.devices import choose_attention, choose_device, choose_dtype
 from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.memory import keep_freed_memory
 from cmbert_retrieval.pretraining import attention as packed
 from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
 from cmbert_retrieval.pretraining.card import CARD, model_card
@@ -69,11 +70,14 @@ def pretrain(
         DivergedError: the loss is not a number any more.
     """
     disable_progress_bar()  # of transformers, for each file that it writes
+    on_cpu = choose_device(None).type == "cpu"
+    if on_cpu:
+        keep_freed_memory()
     prepared = Prepared.open(data)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     divided = [divide(phase, recipe.training, processes) for phase in recipe.phases]
     # One process writes what the others then find: data and out lie where all of them see them.
-    with PartialState(cpu=choose_device(None).type == "cpu").main_process_first():
+    with PartialState(cpu=on_cpu).main_process_first():
         out.mkdir(parents=True, exist_ok=True)
         pin(recipe, prepared, out)
         for phase in recipe.phases:

@@ -58,6 +58,17 @@ def test_outputs_and_gradients_are_those_of_a_block_diagonal_mask(
         torch.testing.assert_close(here, there)
 
 
+@pytest.mark.parametrize("window", [None, 65])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_in_bf16_it_is_the_same_but_for_rounding(lengths: list[int], window: int | None) -> None:
+    inputs = [part.detach().bfloat16() for part in parts(sum(lengths))]
+    found, _ = packed_attention(
+        torch.nn.Identity(), *inputs, cu_seq_lens_q=borders(lengths), sliding_window=window, scaling=DIM**-0.5
+    )
+    expected = plain(*(part.double() for part in inputs), lengths, window)
+    torch.testing.assert_close(found.double(), expected, atol=0.03, rtol=0.03)
+
+
 def test_a_mask_or_rows_beside_each_other_are_refused() -> None:
     query, key, value = parts(4)
     with pytest.raises(ValueError, match="one long row, no mask, and the documents' borders"):
