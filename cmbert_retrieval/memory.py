@@ -36,8 +36,8 @@ def available_memory() -> int | None:
 def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for what is allocated next, as long as this process runs.
 
-    Else every large block goes back to the system and comes again page by page, filled with zeros, which takes
-    a quarter of the time of a training step.
+    Else every large block goes back to the system and comes again page by page, filled with zeros, which
+    takes a quarter of the time of a training step.
 
     Returns:
         Whether it does; False with another C library.

@@ -1,7 +1,7 @@
 """Attention over packed rows on a CPU: each document by itself, as flash-attention does it on a GPU.
 
-Documents of about the same length are padded to the same one and computed together, in a bag: a batch takes few
-products, and the libraries below meet few shapes.
+Documents of about one length are padded to the same one and computed together, in a bag: a batch takes
+few products, and the libraries below meet few shapes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 NAME = "cmbert_packed"
 
 _SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""What documents are padded to. Longer ones keep their length: up to here plain products in bf16 beat the fused
-kernel, whose memory does not grow with the square of the length."""
+"""What documents are padded to. Longer ones keep their length: up to here plain products in bf16 beat the
+fused kernel, whose memory does not grow with the square of the length."""
 
 
 def register() -> str:
