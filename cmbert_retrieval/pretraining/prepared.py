@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,13 +71,19 @@ class Prepared:
         return dict(json.loads((self.folder / REPORT_JSON).read_bytes()))
 
     def plan(self, part: str, context: int, seed: int, weights: Sequence[float] | None = None) -> Plan:
-        """Return which documents stand in which row, made once and kept beside the data."""
+        """Return which documents stand in which row, made once and kept beside the data.
+
+        Several runs may ask at the same time.
+        """
         shards = self.train if part == "train" else self.held_out
         mixture = hashlib.sha256(repr(list(weights or ())).encode()).hexdigest()[:8]
         folder = self.folder / "plans" / f"{part}-{seed}-{mixture}"
-        try:
+        with suppress(FileNotFoundError):
             return read_plan(folder, context)
-        except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):  # another run has just made it
+                return read_plan(folder, context)
             documents = mix(shards.sources, weights, seed) if weights is not None else None
             return write_plan(plan_rows(shards.lengths, context, seed, documents=documents), folder, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from token_samples import SPECIAL, VOCABULARY  # noqa: E402
 
 from cmbert_retrieval.pretraining import attention  # noqa: E402
 from cmbert_retrieval.pretraining.packing import plan_rows, write_plan  # noqa: E402
+from cmbert_retrieval.pretraining.prepared import Prepared  # noqa: E402
 from cmbert_retrieval.pretraining.rows import PackedRows, collate, model_inputs, neutral  # noqa: E402
 from cmbert_retrieval.pretraining.shards import TokenShards  # noqa: E402
 
@@ -27,6 +29,15 @@ CONTEXT = 64
 def rows(shards: TokenShards, tmp_path: Path) -> PackedRows:
     plan = write_plan(plan_rows(shards.lengths, CONTEXT, 0), tmp_path, CONTEXT)
     return PackedRows(shards, plan, SPECIAL, rows=2 * len(plan) + 3, seed=0)
+
+
+def test_runs_that_begin_at_the_same_time_share_a_plan(shards: TokenShards, tmp_path: Path) -> None:
+    prepared = Prepared(tmp_path, tokenizer=None, train=shards, held_out=shards)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(8) as pool:
+        plans = list(pool.map(lambda _: prepared.plan("train", CONTEXT, 0), range(8)))
+    for plan in plans:
+        assert np.array_equal(plan.pieces, plans[0].pieces)
+        assert len(plan) == len(plans[0]) > 0
 
 
 def tokens_of(row: dict[str, Any]) -> list[int]:
