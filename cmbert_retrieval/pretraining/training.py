@@ -72,7 +72,7 @@ def pretrain(
     disable_progress_bar()  # of transformers, for each file that it writes
     on_cpu = choose_device(None).type == "cpu"
     if on_cpu:
-        keep_freed_memory()
+        _settle_memory()
     prepared = Prepared.open(data)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     divided = [divide(phase, recipe.training, processes) for phase in recipe.phases]
@@ -101,6 +101,16 @@ def pretrain(
             return Outcome(None, held_out)
         model = model.model_copy(update={"checkpoint": str(run.folder / FINISHED)})
     return Outcome(run.folder / FINISHED, held_out)
+
+
+def _settle_memory() -> None:
+    """Keep the memory of a long run on a CPU at what it needs.
+
+    oneDNN remembers how it computes products of up to 1,024 shapes, and hardly two micro-batches predict
+    equally many tokens: that cost gigabytes and saved nothing. It reads its limit when it is first used.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    keep_freed_memory()
 
 
 def _masking(
