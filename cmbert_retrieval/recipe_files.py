@@ -46,6 +46,37 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+Prepare = Callable[[dict[str, Any], Path, dict[str, Any]], dict[str, Any]]
+
+
+def read_extended(path: Path, prepare: Prepare) -> dict[str, Any]:
+    """Return the mapping of a recipe file, laid over that of the file which its key ``extends`` names.
+
+    Args:
+        path: the file; ``extends`` is relative to it. That file may extend another one in turn.
+        prepare: called with what a file says, the file, and what those below it say, before it is laid over
+            them.
+
+    Raises:
+        ConfigError: as for ``read_yaml``, or files extend each other in a circle.
+    """
+    layers: dict[Path, dict[str, Any]] = {}
+    file: Path | None = path.resolve()
+    while file:
+        layers[file] = values = read_yaml(file)
+        base = values.pop("extends", None)
+        if base is not None and not isinstance(base, str):
+            raise ConfigError(f"{file}: 'extends' is {_shown(base)}; expected the path of a recipe")
+        below = Path(absolute_path(base, file.parent)) if base else None
+        if below in layers:
+            raise ConfigError(f"{file}: 'extends' leads back to {below}")
+        file = below
+    merged: dict[str, Any] = {}
+    for file, values in reversed(layers.items()):
+        merged = _merged(merged, prepare(values, file, merged))
+    return merged
+
+
 def overridden(
     values: Mapping[str, Any],
     overrides: Sequence[str],
@@ -155,7 +186,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def _with_items(key: str, items: list[Any], above: Mapping[str, Any]) -> list[Any]:
     """Return a list with some of its items changed: ``sources.0.path=...`` names the first one."""
     changed = list(items)
-    for place, value in above.items():
+    for place, value in ((str(place), value) for place, value in above.items()):
         if not (place.isascii() and place.isdigit() and int(place) < len(items)):
             raise ConfigError(
                 f"'{key}.{place}': '{key}' is a list of {len(items)}; expected the number of an item, from 0"

@@ -106,7 +106,7 @@ class Counts:
 def rows_of(prepared: Prepared, context: int, count: int) -> Iterator[dict[str, Any]]:
     """Yield packed rows in batches of 64."""
     pieces, firsts = [np.zeros(0, dtype=PIECE)], [0]
-    for row in plan_rows(prepared.train.lengths, context, 0):
+    for row in plan_rows(prepared.train.lengths, context, 0, continues=prepared.train.continues):
         pieces.append(row)
         firsts.append(firsts[-1] + len(row))
         if len(firsts) > count:

@@ -1,13 +1,13 @@
 """Packing: documents are put behind each other until a row is full, and know their borders.
 
-A document that does not fit into a row is cut into pieces. The plan says which piece stands where; it is made
-window by window, so that it takes the memory of one window, and is read from a mapped file.
+A document that does not fit into a row is cut into pieces between words. The plan says which piece stands
+where; it is made window by window, so that it takes the memory of one window, and is read from a mapped file.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -61,18 +61,36 @@ class Plan:
         return tokens / max(1, len(self) * self.context)
 
 
-def cut(length: int, context: int) -> list[tuple[int, int]]:
+def cut(length: int, context: int, continues: NDArray[np.bool_] | None = None) -> list[tuple[int, int]]:
     """Return (start, length) of the pieces of a document of ``length`` tokens; none for an empty one.
 
-    All are full but the last two: the last one would else be a few words without their sentence.
+    All are as long as words and terms allow but the last two: the last one would else be a few words without
+    their sentence.
+
+    Args:
+        length: of the document.
+        context: tokens of a row.
+        continues: ``[length]``, which tokens go on with the word or term of the token before: it is cut there
+            only when it is longer than a row. None: nothing is.
     """
     room = context - SPECIAL
     if length == 0:
         return []
-    starts = list(range(0, length, room))
+    starts = [0]
+    while length - starts[-1] > room:
+        starts.append(_last_begin(continues, starts[-1] + 1, starts[-1] + room))
     if len(starts) > 1 and length - starts[-1] < SHORTEST:
-        starts[-1] = length - min(SHORTEST, room)
+        lowest = max(starts[-2] + 1, length - room)
+        starts[-1] = _last_begin(continues, lowest, max(lowest, length - SHORTEST))
     return [(start, end - start) for start, end in zip(starts, [*starts[1:], length], strict=True)]
+
+
+def _last_begin(continues: NDArray[np.bool_] | None, lowest: int, highest: int) -> int:
+    """Return the last place, of these, where a word or term begins; the highest place if none does."""
+    if continues is None:
+        return highest
+    begins = np.flatnonzero(~continues[lowest : highest + 1])
+    return lowest + int(begins[-1]) if len(begins) else highest
 
 
 def pack(lengths: Sequence[int], context: int) -> list[list[int]]:
@@ -113,7 +131,12 @@ def mix(sources: NDArray[np.integer], weights: Sequence[float], seed: int) -> ND
 
 
 def plan_rows(
-    lengths: NDArray[np.integer], context: int, seed: int, *, documents: NDArray[np.int64] | None = None
+    lengths: NDArray[np.integer],
+    context: int,
+    seed: int,
+    *,
+    documents: NDArray[np.int64] | None = None,
+    continues: Callable[[int], NDArray[np.bool_]] | None = None,
 ) -> Iterator[NDArray[np.void]]:
     """Yield the pieces of one row after the other.
 
@@ -124,11 +147,14 @@ def plan_rows(
         context: tokens of a row, special ones included.
         seed: of the order.
         documents: the numbers of those that are taken, as often as they stand there; None for each once.
+        continues: which tokens of a document go on with a word or term, as ``cut`` takes it.
     """
     window: list[tuple[int, int, int]] = []
     for place in _shuffled(len(lengths) if documents is None else len(documents), seed):
         document = place if documents is None else int(documents[place])
-        window += [(document, *piece) for piece in cut(int(lengths[document]), context)]
+        length = int(lengths[document])
+        inner = continues(document) if continues and length > context - SPECIAL else None
+        window += [(document, *piece) for piece in cut(length, context, inner)]
         if len(window) >= WINDOW:
             yield from _rows(window, context)
             window = []

@@ -86,4 +86,5 @@ class Prepared:
             with suppress(FileNotFoundError):  # another run has just made it
                 return read_plan(folder, context)
             documents = mix(shards.sources, weights, seed) if weights is not None else None
-            return write_plan(plan_rows(shards.lengths, context, seed, documents=documents), folder, context)
+            rows = plan_rows(shards.lengths, context, seed, documents=documents, continues=shards.continues)
+            return write_plan(rows, folder, context)

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cmbert_retrieval.config import SourceRecipe, source_path
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.recipe_files import Section, absolute_path, overridden, read_yaml, validated
+from cmbert_retrieval.recipe_files import Section, absolute_path, overridden, read_extended, validated
 
 
 def _none_means_absent(value: object) -> object:
@@ -258,7 +258,8 @@ def load_pretrain_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> 
     """Read the recipe of a pretraining run.
 
     Args:
-        path: a YAML file; paths in it are relative to it.
+        path: a YAML file; paths in it are relative to it. It may name another one that it ``extends``: what
+            it does not say is taken from there.
         overrides: ``section.key=value`` each, in this order, as ``data.sources.pmc.path=PATH``; paths in them
             are relative to the working folder.
 
@@ -269,9 +270,13 @@ def load_pretrain_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> 
     file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f"{path}: no such recipe file; there are some in pretraining/recipes")
-    values = {"name": file.stem, **_with_absolute_paths(read_yaml(file), file.parent.resolve())}
+    values = read_extended(file, _named)
     prepare = partial(_with_absolute_paths, folder=Path.cwd(), known=values)
     return validated(PretrainRecipe, overridden(values, overrides, prepare=prepare), str(path))
+
+
+def _named(values: dict[str, Any], file: Path, below: dict[str, Any]) -> dict[str, Any]:
+    return {"name": file.stem, **_with_absolute_paths(values, file.parent, below)}
 
 
 def _with_absolute_paths(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import CorpusError, MissingExtraError
+from cmbert_retrieval.pretraining.weights import CONTINUES
 from cmbert_retrieval.storage import atomic_file
 
 if TYPE_CHECKING:
@@ -129,6 +130,10 @@ class TokenShards:
         offsets, ids, weights = self._tokens[batch]
         start, end = offsets[number - self._firsts[batch] :][:2]
         return ids[start:end], weights[start:end]
+
+    def continues(self, number: int) -> NDArray[np.bool_]:
+        """Return which tokens of a document go on with the word or term of the token before."""
+        return (self.document(number)[1] & CONTINUES) > 0
 
 
 def _record_batches(path: Path) -> Iterator[pyarrow.RecordBatch]:

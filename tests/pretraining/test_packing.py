@@ -26,12 +26,38 @@ def plan(lengths: np.ndarray, context: int, folder: Path, seed: int = 0) -> Plan
     return write_plan(plan_rows(lengths, context, seed), folder, context)
 
 
-@given(st.integers(0, 5000), st.integers(SHORTEST + 3, 600))
-def test_pieces_cover_a_document_once_and_fit(length: int, context: int) -> None:
-    pieces = cut(length, context)
+def random_units(length: int, seed: int, share: float) -> np.ndarray:
+    """Return which tokens go on with a word: this share of them, never the first."""
+    continues = np.random.default_rng(seed).random(length) < share
+    continues[:1] = False
+    return continues
+
+
+@given(
+    st.integers(0, 5000),
+    st.integers(SHORTEST + 3, 600),
+    st.none() | st.tuples(st.integers(0, 99), st.floats(0, 0.999)),
+)
+def test_pieces_cover_a_document_once_and_fit(
+    length: int, context: int, units: tuple[int, float] | None
+) -> None:
+    pieces = cut(length, context, units if units is None else random_units(length, *units))
     assert [token for start, size in pieces for token in range(start, start + size)] == list(range(length))
     assert all(0 < size <= context - SPECIAL for _, size in pieces)
     assert len(pieces) <= 1 or pieces[-1][1] >= SHORTEST
+
+
+@given(st.integers(0, 5000), st.integers(SHORTEST + 3, 600), st.integers(0, 99), st.floats(0, 0.6))
+def test_no_word_is_cut_unless_it_is_longer_than_a_row(
+    length: int, context: int, seed: int, share: float
+) -> None:
+    continues = random_units(length, seed, share)
+    begins = np.flatnonzero(~continues)
+    longest = int(np.diff([*begins, length]).max(initial=0))
+    pieces = cut(length, context, continues)
+    if longest < context - SPECIAL - SHORTEST:
+        assert not any(continues[start] for start, _ in pieces)
+        assert all(size > context - SPECIAL - longest for _, size in pieces[:-2])
 
 
 @given(st.lists(st.integers(1, 50), max_size=80))

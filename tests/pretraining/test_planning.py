@@ -19,16 +19,20 @@ from cmbert_retrieval.pretraining.planning import (
     mean_rate,
     plan_run,
 )
-from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PhaseRecipe, PretrainRecipe, TrainingRecipe
+from cmbert_retrieval.pretraining.recipe import (
+    MaskingRecipe,
+    PhaseRecipe,
+    PretrainRecipe,
+    TrainingRecipe,
+    load_pretrain_recipe,
+)
 from cmbert_retrieval.pretraining.schedules import falling_rate
-from cmbert_retrieval.recipe_files import overridden, read_yaml, validated
 
 RECIPES = Path(__file__).parents[2] / "pretraining" / "recipes"
 
 
 def load(name: str, *overrides: str) -> PretrainRecipe:
-    path = RECIPES / f"{name}.yaml"
-    return validated(PretrainRecipe, overridden({"name": name, **read_yaml(path)}, overrides), str(path))
+    return load_pretrain_recipe(RECIPES / f"{name}.yaml", overrides=overrides)
 
 
 def value(plan: Plan, part: str, name: str) -> float:

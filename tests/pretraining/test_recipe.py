@@ -42,6 +42,39 @@ def test_paths_are_relative_to_the_recipe(recipe: Path, tmp_path: Path) -> None:
     assert made.data.tokenizer.model == str(tmp_path / "recipes/tokenizer")
 
 
+def test_a_recipe_says_what_differs_from_the_one_it_extends(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine-uniform.yaml").write_text(
+        "extends: recipes/mine.yaml\n"
+        "data: {sources: {articles: {path: here}, more: {reader: jsonl, path: more.jsonl}}}\n"
+        "masking: {method: uniform}\n"
+    )
+    (tmp_path / "longer.yaml").write_text("extends: mine-uniform.yaml\nphases: {0: {tokens: 2000}}\n")
+    base, made = load_pretrain_recipe(recipe), load_pretrain_recipe(tmp_path / "longer.yaml")
+    assert (made.name, made.masking.method) == ("longer", "uniform")
+    assert (made.phases[0].tokens, made.phases[0].context) == (2000, 128)
+    sources = made.data.sources
+    assert sources["articles"].path == str(tmp_path / "here")
+    assert sources["articles"].exclude_ids == base.data.sources["articles"].exclude_ids
+    assert sources["more"].path == str(tmp_path / "more.jsonl")
+    assert sources["web"].path == "org/name"
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ("[a.yaml]", r"own.yaml: 'extends' is \['a.yaml'\] \(list\); expected the path of a recipe"),
+        ("nowhere.yaml", "nowhere.yaml: cannot be read"),
+        ("own.yaml", "own.yaml: 'extends' leads back to .*own.yaml"),
+        ("other.yaml", "other.yaml: 'extends' leads back to .*own.yaml"),
+    ],
+)
+def test_what_cannot_be_extended_is_named(tmp_path: Path, extends: str, message: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"extends: {extends}\n")
+    (tmp_path / "other.yaml").write_text("extends: own.yaml\n")
+    with pytest.raises(ConfigError, match=message):
+        load_pretrain_recipe(tmp_path / "own.yaml")
+
+
 def test_paths_of_overrides_are_relative_to_where_one_stands(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
