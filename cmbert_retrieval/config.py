@@ -64,7 +64,7 @@ class EncoderRecipe(Section):
     dtype: str = "auto"
     """Precision of the computation. auto: bfloat16 where the processor really has it, else float32."""
 
-    attention: Literal["auto", "sdpa", "flash_attention_2"] = "auto"
+    attention: Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"] = "auto"
     """Attention implementation of the sentence_transformers backend."""
 
     batch_tokens: int | None = Field(default=None, ge=1)

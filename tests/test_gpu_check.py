@@ -29,6 +29,11 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     sys.modules.pop("gpu_check")
 
 
+@pytest.fixture()
+def comparisons(check: ModuleType) -> ModuleType:
+    return sys.modules["gpu_comparisons"]
+
+
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, SCRIPT, *words], capture_output=True, text=True, timeout=580, check=False
@@ -74,12 +79,12 @@ def test_a_check_that_fails_ends_no_other(check: ModuleType, capsys: pytest.Capt
     ]
 
 
-def test_neighbours_are_the_same_but_for_ties_at_the_end(check: ModuleType) -> None:
+def test_neighbours_are_the_same_but_for_ties_at_the_end(comparisons: ModuleType) -> None:
     scores = np.array([[9.0, 7.0, 5.0, 5.0]])
     rows = np.array([[1, 2, 3, 4]])
-    assert check.same_neighbours(scores, rows, scores, np.array([[1, 2, 8, 3]]))
-    assert not check.same_neighbours(scores, rows, scores, np.array([[1, 8, 3, 4]]))
-    assert not check.same_neighbours(scores, rows, scores - 1, rows)
+    assert comparisons.same_neighbours(scores, rows, scores, np.array([[1, 2, 8, 3]]))
+    assert not comparisons.same_neighbours(scores, rows, scores, np.array([[1, 8, 3, 4]]))
+    assert not comparisons.same_neighbours(scores, rows, scores - 1, rows)
 
 
 @pytest.mark.slow
@@ -95,25 +100,25 @@ def test_without_a_gpu_nothing_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_attention_that_keeps_borders_passes_and_one_that_does_not_fails(check: ModuleType) -> None:
+def test_an_attention_that_keeps_borders_passes_and_one_that_does_not_fails(comparisons: ModuleType) -> None:
     torch = pytest.importorskip("torch")
     from cmbert_retrieval.pretraining.attention import register
 
     name = register()
     settings = {"device": "cpu", "dtype": torch.bfloat16, "shape": SHAPE, "context": 256}
-    found = check.compare_attentions(name, **settings)
+    found = comparisons.compare_attentions(name, **settings)
     assert found["passed"] and 0 < found["vectors_error"] < 0.1
-    exact = check.compare_attentions(name, **{**settings, "dtype": torch.float32})
+    exact = comparisons.compare_attentions(name, **{**settings, "dtype": torch.float32})
     assert exact["passed"] and exact["gradients_error"] < 1e-4
-    blind = check.compare_attentions(name, **settings, borders=lambda lengths: lengths.sum()[None])
+    blind = comparisons.compare_attentions(name, **settings, borders=lambda lengths: lengths.sum()[None])
     assert not blind["passed"] and blind["vectors_error"] > 3 * blind["vectors_error_of_sdpa"]
 
 
 @pytest.mark.slow
-def test_packed_training_is_timed_on_any_device(check: ModuleType) -> None:
+def test_packed_training_is_timed_on_any_device(comparisons: ModuleType) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("optimi")
-    found = check.packed_speed(
+    found = comparisons.packed_speed(
         "sdpa", device="cpu", dtype=torch.float32, shape=SHAPE, context=64, rows=2, steps=3
     )
     assert found["passed"] and found["tokens"] == 128 and found["tokens_per_second"] > 0
@@ -121,7 +126,7 @@ def test_packed_training_is_timed_on_any_device(check: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_a_resume_on_a_cpu_is_exact_and_another_seed_is_not_called_the_same(
-    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    comparisons: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("accelerate")
@@ -133,13 +138,13 @@ def test_a_resume_on_a_cpu_is_exact_and_another_seed_is_not_called_the_same(
 
     (tmp_path / "data").mkdir()
     made = recipe(training__keep_checkpoints=9)
-    found = check.check_resume(made, prepare_folder(tmp_path / "data"), tmp_path)
+    found = comparisons.check_resume(made, prepare_folder(tmp_path / "data"), tmp_path)
     assert found == {
         "resumed_at_step": 3, "steps": 8, "losses_same": True, "largest_difference": 0.0,
         "largest_difference_of_two_runs": 0.0, "passed": True,
     }  # fmt: skip
-    check._train(recipe(seed=5), tmp_path / "data", tmp_path / "other")
-    assert check._difference(tmp_path / "unbroken", tmp_path / "other") > 0
+    comparisons._train(recipe(seed=5), tmp_path / "data", tmp_path / "other")
+    assert comparisons._difference(tmp_path / "unbroken", tmp_path / "other") > 0
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
+FLASH_PACKAGES = {
+    "flash_attention_2": "flash-attn",
+    "flash_attention_3": "flash-attn-3",
+    "flash_attention_4": "flash-attn-4",
+}
+"""FlashAttention by the name that transformers gives it -> the package that it needs."""
+
+ATTENTIONS = ("auto", "eager", "sdpa", *FLASH_PACKAGES)
 
 
 def choose_device(device: str | None) -> torch.device:
@@ -89,14 +96,15 @@ def choose_attention(attention: str, device: torch.device) -> str | None:
     """
     if attention not in ATTENTIONS:
         raise ConfigError(f"attention is {attention!r}; expected one of {', '.join(ATTENTIONS)}")
-    if attention == "flash_attention_2":
-        if importlib.util.find_spec("flash_attn") is None:
+    package = FLASH_PACKAGES.get(attention)
+    if package:
+        try:  # by distribution: two of them share a module's name
+            importlib.metadata.distribution(package)
+        except importlib.metadata.PackageNotFoundError:
             raise EncoderError(
-                "attention 'flash_attention_2' needs the package 'flash-attn': "
-                "pip install flash-attn --no-build-isolation, or take 'sdpa'"
-            )
+                f"attention '{attention}' needs the package '{package}': "
+                f"pip install {package} --no-build-isolation, or take 'sdpa'"
+            ) from None
         if device.type != "cuda":
-            raise EncoderError(
-                f"attention 'flash_attention_2' needs a CUDA device, this is {device}; take 'sdpa'"
-            )
+            raise EncoderError(f"attention '{attention}' needs a CUDA device, this is {device}; take 'sdpa'")
     return None if attention == "auto" else attention

@@ -47,7 +47,7 @@ def load_encoder(
         dtype: ``int8`` or ``float32`` for ``onnx``; ``float32``, ``bfloat16`` or ``float16`` for
             ``sentence_transformers``; ``auto`` is the fastest that is there. With backend ``auto``, float32
             runs on torch where the export has none.
-        attention: ``sdpa``, ``eager`` or ``flash_attention_2``, for ``sentence_transformers``.
+        attention: ``sdpa``, ``eager`` or ``flash_attention_2`` (3, 4), for ``sentence_transformers``.
         batch_tokens: tokens of a batch, with padding, for ``sentence_transformers``; None takes what was
             measured to be good. ``onnx`` runs every text by itself.
         threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores. Torch and tokenizers have

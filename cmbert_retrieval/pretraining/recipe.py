@@ -204,7 +204,9 @@ class TrainingRecipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 where the processor computes in it, else fp32. Weights and their averages stay fp32."""
 
-    attention: Literal["auto", "flash_attention_2", "sdpa", "packed"] = "auto"
+    attention: Literal[
+        "auto", "flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "packed"
+    ] = "auto"
     """auto: flash_attention_2 on a GPU where it is installed, else sdpa; packed on a CPU."""
 
     compile: bool = False

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cmbert_retrieval.encoders.devices import FLASH_PACKAGES
 from cmbert_retrieval.pretraining.attention import NAME as PACKED
 from cmbert_retrieval.pretraining.packing import Plan, permuted
 from cmbert_retrieval.pretraining.shards import TokenShards
 from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, NEUTRAL, TERM
 
-FLATTENED = (PACKED, "flash_attention_2", "flash_attention_3")
+FLATTENED = (PACKED, *FLASH_PACKAGES)
 """Attention that takes a batch as one long row with borders."""
 
 
