@@ -6,7 +6,7 @@ where the processor has it, logits of what is predicted alone, token-aware maski
 ``Trainer`` with ``DataCollatorForLanguageModeling``, batches of 8 documents (its default) cut at the same
 context and padded to the longest, fp32, sdpa, logits everywhere, AdamW, as many batches a step as make
 about as many tokens. Tokens are those of text: neither padding nor special ones. Those of both sides are
-made before.
+made before. Both keep freed memory, as ``cmbert pretrain`` does.
 
 A step is timed from the end of the one before to its own, the optimizer's work included; the first of each
 turn does not count. Memory is the most anonymous memory of ``cmbert pretrain`` (``RssAnon``, as in
@@ -327,9 +327,11 @@ def pretraining(data: Path, results: Results) -> None:
         raise SkippedError(
             f"{error.name} is not installed: pip install 'cmbert-retrieval[pretrain]'"
         ) from None
+    from cmbert_retrieval.pretraining.training import settle_memory
     from cmbert_retrieval.threads import thread_budget
 
     torch.set_num_threads(thread_budget())
+    settle_memory()
     recipe = mini(data)
     folder = RUNS / "pretraining-text"
     sys.stderr.write("preparing text, once\n")

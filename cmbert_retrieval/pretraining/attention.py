@@ -21,11 +21,18 @@ _SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 fused kernel, whose memory does not grow with the square of the length."""
 
 
-def register() -> str:
-    """Make the attention known to transformers; return its name, for ``attn_implementation``."""
+def register(*, compiled: bool = False) -> str:
+    """Make the attention known to transformers; return its name, for ``attn_implementation``.
+
+    Args:
+        compiled: torch.compile is used on the model. It leaves this function out: its shapes are those of the
+            documents, and every new one would be compiled.
+    """
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, packed_attention)
+    AttentionInterface.register(
+        NAME, torch.compiler.disable(packed_attention) if compiled else packed_attention
+    )
     return NAME
 
 

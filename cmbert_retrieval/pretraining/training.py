@@ -31,7 +31,7 @@ from cmbert_retrieval.pretraining.optimizers import make_optimizer
 from cmbert_retrieval.pretraining.packing import Plan
 from cmbert_retrieval.pretraining.planning import gpu_of_device, mean_rate
 from cmbert_retrieval.pretraining.prepared import Prepared
-from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe
+from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe, TrainingRecipe
 from cmbert_retrieval.pretraining.rows import PackedRows
 from cmbert_retrieval.pretraining.schedules import warmup_stable_decay
 from cmbert_retrieval.pretraining.trainer import MaskedTrainer, MaskingPlan, last_checkpoint
@@ -72,7 +72,7 @@ def pretrain(
     disable_progress_bar()  # of transformers, for each file that it writes
     on_cpu = choose_device(None).type == "cpu"
     if on_cpu:
-        _settle_memory()
+        settle_memory()
     prepared = Prepared.open(data)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     divided = [divide(phase, recipe.training, processes) for phase in recipe.phases]
@@ -103,7 +103,7 @@ def pretrain(
     return Outcome(run.folder / FINISHED, held_out)
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """Keep the memory of a long run on a CPU at what it needs.
 
     oneDNN remembers how it computes products of up to 1,024 shapes, and hardly two micro-batches predict
@@ -225,7 +225,7 @@ class _Phase:
     def _trainer(self, stop: StopOnSignal, bar: Bar) -> MaskedTrainer:
         recipe, training, part = self.recipe, self.recipe.training, self.part
         device = choose_device(None)
-        attention = _attention(training.attention, device)
+        attention = _attention(training, device)
         model, _ = build_model(
             recipe.model, self.phase, self.prepared.tokenizer, seed=recipe.seed, attention=attention
         )
@@ -310,14 +310,15 @@ def _plan(recipe: PretrainRecipe, phase: PhaseRecipe, prepared: Prepared) -> Pla
     return plan
 
 
-def _attention(name: str, device: torch.device) -> str:
+def _attention(training: TrainingRecipe, device: torch.device) -> str:
     """Return the attention as transformers names it.
 
     Raises:
         EncoderError: it was asked for by name, and is not there.
     """
+    name = training.attention
     if name == "packed" or (name == "auto" and device.type == "cpu"):
-        return packed.register()
+        return packed.register(compiled=training.compile)
     if name == "auto":
         usable = is_flash_attn_2_available() and torch.cuda.get_device_capability(device) >= (8, 0)
         return "flash_attention_2" if usable else "sdpa"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,13 @@ def test_accumulated_steps_are_whole_steps(plain: Path, data: Path, tmp_path: Pa
     close(weights(folder), weights(plain / "phase-1/model"))
     pairs = zip(losses(tmp_path), losses(plain), strict=True)
     assert all(float(here) == pytest.approx(float(there), abs=1e-4) for here, there in pairs)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_a_compiled_model_learns_the_same(plain: Path, data: Path, tmp_path: Path) -> None:
+    folder = train(recipe(training__compile=True), data, tmp_path)
+    assert folder is not None
+    close(weights(folder), weights(plain / "phase-1/model"))
 
 
 def test_a_resumed_run_is_the_unbroken_one_to_the_last_digit(plain: Path, data: Path, tmp_path: Path) -> None:
