@@ -24,8 +24,9 @@ from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
 from cmbert_retrieval.pretraining.packing import PIECE, Plan, plan_rows
 from cmbert_retrieval.pretraining.prepared import Prepared
-from cmbert_retrieval.pretraining.rows import PackedRows, collate, weights_of
-from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, TERM
+from cmbert_retrieval.pretraining.recipe import MaskingRecipe
+from cmbert_retrieval.pretraining.rows import PackedRows, collate
+from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, TERM, Weighting
 
 METHODS = ("token-aware", "whole-words", "uniform")
 RATES = (0.30, 0.15)
@@ -63,12 +64,14 @@ class Counts:
     kept: int = 0
     replaced: int = 0
 
-    def add(self, batch: dict[str, Any], *, method: str, rate: float, mask_id: int, vocabulary: int) -> None:
+    def add(
+        self, batch: dict[str, Any], *, weighting: Weighting, rate: float, mask_id: int, vocabulary: int
+    ) -> None:
         """Mask a batch and count it."""
-        ids, weights = batch["input_ids"], batch["weights"]
+        ids, marks = batch["input_ids"], batch["marks"]
         made = mask_rows(
             ids,
-            weights_of(method, weights),
+            weighting.weights(marks),
             batch["rows"],
             batch["epochs"],
             rate=rate,
@@ -77,7 +80,7 @@ class Counts:
             vocabulary=vocabulary,
         )
         predicted = made.labels != IGNORED
-        possible, term = (weights & LEVEL_MASK) > 0, (weights & TERM) > 0
+        possible, term = (marks & LEVEL_MASK) > 0, (marks & TERM) > 0
         self.possible += int(possible.sum())
         self.predicted += int(predicted.sum())
         self.terms += int((possible & term).sum())
@@ -86,7 +89,7 @@ class Counts:
         self.predicted_forbidden += int((predicted & ~possible).sum())
         # Units are numbered over the whole batch. Of a word that the end of a row cut, the rest is a unit
         # of its own behind [CLS]: it cannot be drawn together with what stands in another row.
-        goes_on = (weights & CONTINUES) > 0
+        goes_on = (marks & CONTINUES) > 0
         behind_border = goes_on.clone()
         behind_border[:, 1:] &= ~possible[:, :-1]
         self.cut += int(behind_border.sum())
@@ -126,9 +129,11 @@ def statistics(folder: Path, *, context: int, rows: int) -> dict[tuple[str, floa
     prepared = Prepared.open(folder)
     ids = {"mask_id": prepared.special.mask, "vocabulary": len(prepared.tokenizer)}
     found = {(method, rate): Counts() for rate in RATES for method in METHODS}
+    usual = MaskingRecipe()
+    weightings = {method: Weighting.of(method, usual.boost, usual.salience) for method in METHODS}
     for batch in rows_of(prepared, context, rows):
         for (method, rate), counts in found.items():
-            counts.add(batch, method=method, rate=rate, **ids)
+            counts.add(batch, weighting=weightings[method], rate=rate, **ids)
     return found
 
 

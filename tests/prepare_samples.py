@@ -76,4 +76,7 @@ def write_obo(path: Path, terms: Iterable[tuple[str, str, str, str]]) -> Path:
 def recipe(sources: dict[str, dict[str, Any]], **data: Any) -> PretrainRecipe:
     """Return a recipe of these sources, with a tokenizer of 300 entries."""
     values = {"tokenizer": {"vocabulary": 300}, "held_out": 0.2, **data, "sources": sources}
-    return PretrainRecipe.model_validate({"name": "test", "data": values, "phases": [{"tokens": 1000}]})
+    masking = {} if values.get("salience", True) else {"salience": 0.0}
+    return PretrainRecipe.model_validate(
+        {"name": "test", "data": values, "masking": masking, "phases": [{"tokens": 1000}]}
+    )

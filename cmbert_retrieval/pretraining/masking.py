@@ -57,7 +57,7 @@ def mask_rows(
 
     Args:
         input_ids: ``[rows, tokens]``, int64.
-        weights: ``[rows, tokens]``, uint8, as ``pack_weights`` gives them. Level 0 is never predicted.
+        weights: ``[rows, tokens]``, uint8, as ``Weighting`` makes them. Level 0 is never predicted.
         rows: ``[rows]``, int64: the global number of each packed row.
         epochs: ``[rows]``, int64: how often each was seen before.
         rate: expected share of the tokens that may be predicted.

@@ -148,7 +148,7 @@ def _prepared(
     report.terms = _lexicon_and_salience(data, lexicon, shards, out, processes, progress)
     tasks = token_tasks(shards, out / TRAIN, out / HELD_OUT)
     progress("shards", len(tasks))
-    write_tokens(tasks, out, boost=data.boost, strength=data.salience, processes=processes, notify=progress)
+    write_tokens(tasks, out, processes=processes, notify=progress)
     train = count_tokens([task for task in tasks if task.path.parent.name == TRAIN])
     held_out = count_tokens([task for task in tasks if task.path.parent.name == HELD_OUT])
     for number, source in enumerate(report.sources):

@@ -91,11 +91,8 @@ class DataRecipe(Section):
     lexicon: dict[str, SourceRecipe] = Field(default_factory=dict)
     """Code systems and ontologies whose names are terms: a name of yours -> what is read."""
 
-    boost: float = Field(default=2.0, ge=1, le=16)
-    """What the weight of a term is multiplied with."""
-
-    salience: float = Field(default=0.25, ge=0, le=1)
-    """The power of a word's odds, biomedical text against English at large, in its weight. 0: all alike."""
+    salience: bool = True
+    """Count the words of the text for training, so that masking can tell biomedical ones from others."""
 
 
 class MaskingRecipe(Section):
@@ -104,6 +101,13 @@ class MaskingRecipe(Section):
     method: Literal["token-aware", "whole-words", "uniform"] = "token-aware"
     """``uniform``: every token by itself, with the same chance; ``whole-words``: words and terms as a whole,
     with the same chance. Both for comparison."""
+
+    boost: float = Field(default=2.0, ge=1, le=16)
+    """``token-aware``: what the weight of a term is multiplied with."""
+
+    salience: float = Field(default=0.25, ge=0, le=1)
+    """``token-aware``: the power of a word's odds, biomedical text against English at large, in its weight.
+    0: all alike."""
 
     first_rate: float = Field(default=0.30, gt=0, lt=1)
     """Share of predicted tokens at the first step."""
@@ -254,6 +258,16 @@ class PretrainRecipe(Section):
 
     training: TrainingRecipe = TrainingRecipe()
     """How it is trained."""
+
+    @model_validator(mode="after")
+    def _salience_is_known(self) -> PretrainRecipe:
+        masking = self.masking
+        if masking.method == "token-aware" and masking.salience and not self.data.salience:
+            raise ValueError(
+                f"masking.salience is {masking.salience}, but data.salience is false: words are not counted; "
+                "set one of them"
+            )
+        return self
 
 
 def load_pretrain_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> PretrainRecipe:

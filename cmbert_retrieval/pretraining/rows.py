@@ -13,7 +13,6 @@ from cmbert_retrieval.encoders.devices import FLASH_PACKAGES
 from cmbert_retrieval.pretraining.attention import NAME as PACKED
 from cmbert_retrieval.pretraining.packing import Plan, permuted
 from cmbert_retrieval.pretraining.shards import TokenShards
-from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, NEUTRAL, TERM
 
 FLATTENED = (PACKED, *FLASH_PACKAGES)
 """Attention that takes a batch as one long row with borders."""
@@ -59,7 +58,7 @@ class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[misc
         """Return the row that is seen at this place.
 
         Returns:
-            ``input_ids`` and ``weights`` ``[context]``, ``lengths`` of its documents (the last one may be
+            ``input_ids`` and ``marks`` ``[context]``, ``lengths`` of its documents (the last one may be
             padding), its ``row`` number and its ``epoch``.
         """
         if not 0 <= place < self._rows:
@@ -71,26 +70,26 @@ class PackedRows(torch.utils.data.Dataset[dict[str, Any]]):  # type: ignore[misc
     def _filled(self, row: int) -> dict[str, Any]:
         context, special = self._plan.context, self._special
         ids = np.full(context, special.pad, dtype=np.int64)
-        weights = np.zeros(context, dtype=np.uint8)
+        marks = np.zeros(context, dtype=np.uint8)
         lengths, at = [], 0
         for document, start, length in self._plan.row(row).tolist():
-            tokens, bytes_ = self._shards.document(document)
+            tokens, their_marks = self._shards.document(document)
             end = at + 1 + length
             ids[at], ids[end] = special.cls, special.sep
             ids[at + 1 : end] = tokens[start : start + length]
-            weights[at + 1 : end] = bytes_[start : start + length]
+            marks[at + 1 : end] = their_marks[start : start + length]
             lengths.append(length + 2)
             at = end + 1
         if at < context:
             lengths.append(context - at)
-        return {"input_ids": ids, "weights": weights, "lengths": np.array(lengths)}
+        return {"input_ids": ids, "marks": marks, "lengths": np.array(lengths)}
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return rows as tensors: ``[rows, context]``, ``[rows]``, and the lengths of all documents in a row."""
     return {
         "input_ids": torch.from_numpy(np.stack([row["input_ids"] for row in rows])),
-        "weights": torch.from_numpy(np.stack([row["weights"] for row in rows])),
+        "marks": torch.from_numpy(np.stack([row["marks"] for row in rows])),
         "rows": torch.tensor([row["row"] for row in rows]),
         "epochs": torch.tensor([row["epoch"] for row in rows]),
         "lengths": torch.from_numpy(np.concatenate([row["lengths"] for row in rows])),
@@ -131,24 +130,3 @@ def model_inputs(
         "position_ids": places,
         "attention_mask": {"full_attention": same, "sliding_attention": same & near},
     }
-
-
-def weights_of(method: str, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weights that a method of the recipe's masking draws by.
-
-    Args:
-        method: ``token-aware``, ``whole-words`` or ``uniform``.
-        weights: as ``pack_weights`` gives them.
-    """
-    return weights if method == "token-aware" else neutral(weights, units=method == "whole-words")
-
-
-def neutral(weights: torch.Tensor, *, units: bool = False) -> torch.Tensor:
-    """Return weights that are all alike; terms stay marked.
-
-    Args:
-        weights: as ``pack_weights`` gives them.
-        units: words and terms are still drawn as a whole; otherwise every token by itself.
-    """
-    kept = TERM | CONTINUES if units else TERM
-    return torch.where((weights & LEVEL_MASK) > 0, NEUTRAL, 0).to(torch.uint8) | (weights & kept)

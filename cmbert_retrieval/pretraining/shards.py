@@ -30,13 +30,13 @@ class TokenDocument(NamedTuple):
         id: as its source has it.
         source: the number of its source in the mixture.
         input_ids: ``[tokens]``, without special tokens.
-        weights: ``[tokens]``, a byte a token.
+        marks: ``[tokens]``, a byte a token, as ``weights.py`` has them.
     """
 
     id: str
     source: int
     input_ids: NDArray[np.integer]
-    weights: NDArray[np.uint8]
+    marks: NDArray[np.uint8]
 
 
 def write_shard(path: Path, documents: Iterable[TokenDocument], *, vocabulary: int) -> int:
@@ -52,7 +52,7 @@ def write_shard(path: Path, documents: Iterable[TokenDocument], *, vocabulary: i
             ("id", arrow.string()),
             ("source", arrow.uint16()),
             ("input_ids", arrow.large_list(narrow)),
-            ("weights", arrow.large_list(arrow.uint8())),
+            ("marks", arrow.large_list(arrow.uint8())),
         ]
     )
     count = 0
@@ -62,7 +62,7 @@ def write_shard(path: Path, documents: Iterable[TokenDocument], *, vocabulary: i
                 arrow.array([document.id for document in batch]),
                 arrow.array([document.source for document in batch], arrow.uint16()),
                 _lists([document.input_ids for document in batch], narrow),
-                _lists([document.weights for document in batch], arrow.uint8()),
+                _lists([document.marks for document in batch], arrow.uint8()),
             ]
             stream.write_batch(arrow.record_batch(columns, schema=schema))
             count += len(batch)
@@ -101,10 +101,8 @@ class TokenShards:
         firsts = [0]
         for path in paths:
             for batch in _record_batches(path):
-                ids, weights = batch.column("input_ids"), batch.column("weights")
-                self._tokens.append(
-                    (ids.offsets.to_numpy(), ids.values.to_numpy(), weights.values.to_numpy())
-                )
+                ids, marks = batch.column("input_ids"), batch.column("marks")
+                self._tokens.append((ids.offsets.to_numpy(), ids.values.to_numpy(), marks.values.to_numpy()))
                 sources.append(batch.column("source").to_numpy())
                 firsts.append(firsts[-1] + len(batch))
         self._firsts = np.array(firsts)
@@ -119,7 +117,7 @@ class TokenShards:
         return int(self._firsts[-1])
 
     def document(self, number: int) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
-        """Return tokens and weights of a document, as views of the file.
+        """Return tokens and marks of a document, as views of the file.
 
         Raises:
             IndexError: there is none with this number.
@@ -127,9 +125,9 @@ class TokenShards:
         if not 0 <= number < len(self):
             raise IndexError(f"document {number} of {len(self)}")
         batch = int(np.searchsorted(self._firsts, number, side="right")) - 1
-        offsets, ids, weights = self._tokens[batch]
+        offsets, ids, marks = self._tokens[batch]
         start, end = offsets[number - self._firsts[batch] :][:2]
-        return ids[start:end], weights[start:end]
+        return ids[start:end], marks[start:end]
 
     def continues(self, number: int) -> NDArray[np.bool_]:
         """Return which tokens of a document go on with the word or term of the token before."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from cmbert_retrieval.pretraining.reading import JudgedShard, Notify
 from cmbert_retrieval.pretraining.salience import Salience, count_words
 from cmbert_retrieval.pretraining.shards import TokenDocument, TokenShards, write_shard
 from cmbert_retrieval.pretraining.texts import Part, TextShard
-from cmbert_retrieval.pretraining.token_weights import Weigher
+from cmbert_retrieval.pretraining.token_marks import Marker
 from cmbert_retrieval.pretraining.words import lower_words
 from cmbert_retrieval.storage import fsync_file, fsync_folder, writing
 
@@ -100,16 +99,12 @@ def token_tasks(shards: Sequence[JudgedShard], train: Path, held_out: Path) -> l
     return tasks
 
 
-def write_tokens(
-    tasks: Sequence[TokenTask], folder: Path, *, boost: float, strength: float, processes: int, notify: Notify
-) -> None:
+def write_tokens(tasks: Sequence[TokenTask], folder: Path, *, processes: int, notify: Notify) -> None:
     """Make the token shards that are not there yet.
 
     Args:
         tasks: all of them.
         folder: the prepared data: tokenizer, lexicon and salience are read from there.
-        boost: what the weight of a term is multiplied with.
-        strength: the power of a word's odds in its weight.
         processes: that work at the same time; the files are the same for any number.
         notify: told ``tokens``, and ``resumed_tokens`` of an earlier run.
     """
@@ -118,7 +113,7 @@ def write_tokens(
     if there:
         notify("resumed_tokens", sum(count_tokens([task for task in tasks if task.path in there]).values()))
     if missing:
-        make_tool = partial(TokenTool.open, folder, boost, strength)
+        make_tool = partial(TokenTool.open, folder)
         for count in in_processes(_write, missing, processes, make_tool):
             notify("tokens", count)
 
@@ -133,13 +128,13 @@ def count_tokens(tasks: Sequence[TokenTask]) -> Counter[int]:
 
 @dataclass(frozen=True, slots=True)
 class TokenTool:
-    """What turns texts into tokens with weights."""
+    """What turns texts into tokens with marks."""
 
     tokenizer: Any
-    weigher: Weigher
+    marker: Marker
 
     @classmethod
-    def open(cls, folder: Path, boost: float, strength: float) -> TokenTool:
+    def open(cls, folder: Path) -> TokenTool:
         """Read the parts of prepared data. Needs ``tokenizers``, and no transformers, which takes seconds."""
         from tokenizers import Tokenizer
 
@@ -148,8 +143,7 @@ class TokenTool:
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
         lexicon = Lexicon.load(folder / LEXICON)
-        salience = Salience.load(folder / SALIENCE) if strength else None
-        return cls(tokenizer, Weigher(lexicon, salience, math.log2(boost), strength))
+        return cls(tokenizer, Marker(lexicon, Salience.load(folder / SALIENCE)))
 
     def documents(self, source: int, shard: TextShard, rows: NDArray[np.intp]) -> Iterator[TokenDocument]:
         """Yield rows of a text shard as tokens."""
@@ -158,15 +152,15 @@ class TokenTool:
             texts = [shard.text(row) for row in some]
             encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
             offsets = [np.array(one.offsets, dtype=np.int64).reshape(-1, 2) for one in encodings]
-            for row, encoding, weights in zip(some, encodings, self._weigh(texts, offsets), strict=True):
-                yield TokenDocument(shard.id(row), source, np.array(encoding.ids, dtype=np.int64), weights)
+            for row, encoding, marks in zip(some, encodings, self._mark(texts, offsets), strict=True):
+                yield TokenDocument(shard.id(row), source, np.array(encoding.ids, dtype=np.int64), marks)
 
-    def _weigh(self, texts: list[str], offsets: list[NDArray[np.int64]]) -> list[NDArray[np.uint8]]:
-        """Weigh texts as one, in which no word and no term crosses a border: twice as fast for short ones."""
+    def _mark(self, texts: list[str], offsets: list[NDArray[np.int64]]) -> list[NDArray[np.uint8]]:
+        """Mark texts as one, in which no word and no term crosses a border: twice as fast for short ones."""
         starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in texts[:-1])])
         shifted = [part + start for part, start in zip(offsets, starts.tolist(), strict=True)]
-        weights = self.weigher.weigh(_BORDER.join(texts), np.concatenate(shifted))
-        return np.split(weights, np.cumsum([len(part) for part in offsets])[:-1])
+        marks = self.marker.mark(_BORDER.join(texts), np.concatenate(shifted))
+        return np.split(marks, np.cumsum([len(part) for part in offsets])[:-1])
 
 
 def _write(tool: TokenTool, task: TokenTask) -> int:

@@ -17,8 +17,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from cmbert_retrieval.errors import CmbertError, StorageError
 from cmbert_retrieval.pretraining.accuracy import Accuracy
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
-from cmbert_retrieval.pretraining.rows import collate, model_inputs, weights_of
+from cmbert_retrieval.pretraining.rows import collate, model_inputs
 from cmbert_retrieval.pretraining.schedules import falling_rate
+from cmbert_retrieval.pretraining.weights import Weighting
 from cmbert_retrieval.storage import fsync_folder, fsync_tree
 
 _BUILDING = ".building"
@@ -87,7 +88,7 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         self,
         *,
         masking: MaskingPlan,
-        method: str,
+        weighting: Weighting,
         attention: str,
         window: int,
         held_out: Dataset[Batch] | None,
@@ -98,7 +99,7 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
 
         Args:
             masking: how many tokens are hidden when.
-            method: of the recipe's masking.
+            weighting: of the tokens, for training.
             attention: as transformers names it.
             window: tokens that a layer with a window sees.
             held_out: packed rows that are measured on.
@@ -107,7 +108,7 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         """
         super().__init__(data_collator=collate, eval_dataset=held_out, **settings)
         self.masking = masking
-        self._attention, self._window, self._method = attention, window, method
+        self._attention, self._window, self._weighting = attention, window, weighting
         self._kept = kept
         # The model divides its loss by the number of predicted tokens that it is told.
         self.model_accepts_loss_kwargs = True
@@ -124,7 +125,7 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         batches = []
         for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
             here = self._prepare_inputs(batch)
-            batches.append(self.masking.mask(here, weights_of(self._method, here["weights"]), rate))
+            batches.append(self.masking.mask(here, self._weighting.weights(here["marks"]), rate))
         return batches, self._get_num_items_in_batch(batches, device)
 
     def compute_loss(
@@ -154,11 +155,11 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        ways = {("", "uniform"): Accuracy(), ("units_", "whole-words"): Accuracy()}
+        ways = {("", Weighting(units=False)): Accuracy(), ("units_", Weighting()): Accuracy()}
         for batch in self.get_eval_dataloader():
             here = self._prepare_inputs(batch)
-            for (_, method), found in ways.items():
-                masked = self.masking.mask(here, weights_of(method, here["weights"]), HELD_OUT_RATE)
+            for (_, weighting), found in ways.items():
+                masked = self.masking.mask(here, weighting.weights(here["marks"]), HELD_OUT_RATE)
                 labels, terms = masked["labels"].reshape(-1), masked["terms"].reshape(-1)
                 predicted = labels != IGNORED
                 with torch.inference_mode(), self.compute_loss_context_manager():

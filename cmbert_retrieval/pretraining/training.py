@@ -35,6 +35,7 @@ from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe, Tra
 from cmbert_retrieval.pretraining.rows import PackedRows
 from cmbert_retrieval.pretraining.schedules import warmup_stable_decay
 from cmbert_retrieval.pretraining.trainer import MaskedTrainer, MaskingPlan, last_checkpoint
+from cmbert_retrieval.pretraining.weights import Weighting
 from cmbert_retrieval.storage import atomic_file, fsync_folder, fsync_tree, sha256_of
 
 FINISHED = "model"
@@ -246,7 +247,7 @@ class _Phase:
             held_out=held_out if len(held_out) else None,
             kept=training.keep_checkpoints,
             masking=self.masking,
-            method=recipe.masking.method,
+            weighting=Weighting.of(recipe.masking.method, recipe.masking.boost, recipe.masking.salience),
             attention=attention,
             window=model.config.local_attention,
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)),

@@ -14,9 +14,10 @@ from cmbert_retrieval.pretraining.weights import (  # noqa: E402
     CONTINUES,
     LEVEL_MASK,
     TERM,
+    Weighting,
     level_weights,
-    pack_weights,
-    to_levels,
+    pack_marks,
+    salience_levels,
 )
 
 pytestmark = pytest.mark.slow  # torch
@@ -35,7 +36,7 @@ def rows_of(count: int, length: int, *, seed: int = 0) -> tuple[torch.Tensor, to
         levels = generator.integers(20, 50, length).astype(np.uint8)[units]
         levels[generator.integers(0, length, 5)] = 0
         # A closed token in the middle parts its unit; the parts may not differ in level.
-        packed[row] = pack_weights(levels, units, generator.random(length)[units] < 0.3)
+        packed[row] = pack_marks(levels, units, generator.random(length)[units] < 0.3)
     return torch.from_numpy(ids), torch.from_numpy(packed)
 
 
@@ -161,16 +162,34 @@ def test_shapes_and_rates_that_make_no_sense_are_refused() -> None:
         masked(ids, weights, rate=1.5)
 
 
-def test_levels_are_weights_to_the_nearest_quarter_of_a_doubling() -> None:
-    assert to_levels(np.array([0.0, 1.0, -1.0, 0.12, 0.13, 100, -100])).tolist() == [
-        32,
-        36,
-        28,
-        32,
-        33,
-        63,
-        1,
-    ]
+def test_marks_become_weights_as_the_recipe_says() -> None:
+    odds = np.array([0, 1, -1, 4, -4, 100])
+    marks = pack_marks(salience_levels(odds), np.array([0, 1, 2, 3, 4, 5]), odds == 1)
+    assert (marks & LEVEL_MASK).tolist() == [32, 39, 25, 60, 4, 63]
+    ids = torch.from_numpy(np.append(marks, 0))
+
+    def log2_weights(method: str, boost: float, salience: float) -> list[float]:
+        made = Weighting.of(method, boost, salience).weights(ids)
+        assert torch.equal(made & TERM, ids & TERM)
+        assert int(made[-1]) == 0  # what is closed stays closed
+        exact = level_weights()[(made[:-1] & LEVEL_MASK).long()] / level_weights()[32]
+        return [round(value, 2) for value in exact.log2().tolist()]
+
+    assert log2_weights("token-aware", 2, 0.25) == [0, 1.25, -0.25, 1, -1, 1]
+    assert log2_weights("token-aware", 1, 0.5) == [0, 0.5, -0.5, 2, -2, 2.25]
+    assert log2_weights("token-aware", 4, 0) == [0, 2, 0, 0, 0, 0]
+    assert log2_weights("whole-words", 2, 0.25) == log2_weights("uniform", 2, 0.25) == [0] * 6
+
+
+def test_all_but_uniform_masking_keeps_words_whole() -> None:
+    marks = torch.tensor([0, 63, 63 | CONTINUES, 40 | TERM, 40 | TERM | CONTINUES, TERM], dtype=torch.uint8)
+    together = (marks & CONTINUES) > 0
+    for method in ("token-aware", "whole-words", "uniform"):
+        made = (Weighting.of(method, 2, 0.25).weights(marks) & CONTINUES) > 0
+        assert torch.equal(made, together & (method != "uniform"))
+
+
+def test_tokens_of_a_unit_differ_in_nothing() -> None:
     assert level_weights()[36] == 2 * level_weights()[32]
     with pytest.raises(ValueError, match="share one level"):
-        pack_weights(np.array([3, 4], np.uint8), np.array([1, 1]), np.array([True, True]))
+        pack_marks(np.array([3, 4], np.uint8), np.array([1, 1]), np.array([True, True]))

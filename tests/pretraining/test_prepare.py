@@ -230,21 +230,21 @@ def test_titles_stand_over_texts_and_lines_of_notes_stay(prepared: tuple[Path, R
     assert texts[f"n{number}"] == f"Name: ___\n\nCourse: {prose(100 + number)}"
 
 
-def test_weights_are_those_of_each_text_by_itself(prepared: tuple[Path, Report]) -> None:
+def test_marks_are_those_of_each_text_by_itself(prepared: tuple[Path, Report]) -> None:
     out, _ = prepared
-    tool = TokenTool.open(out, boost=2.0, strength=0.25)
+    tool = TokenTool.open(out)
     by_tokens = {}
     for text in texts_of(out).values():
         encoding = tool.tokenizer.encode(text, add_special_tokens=False)
-        by_tokens[tuple(encoding.ids)] = tool.weigher.weigh(text, np.array(encoding.offsets)).tolist()
+        by_tokens[tuple(encoding.ids)] = tool.marker.mark(text, np.array(encoding.offsets)).tolist()
     shards = token_shards(out, "train")
     for number in range(len(shards)):
-        ids, weights = shards.document(number)
-        assert weights.tolist() == by_tokens[tuple(ids.tolist())]
-    assert len({weight for weights in by_tokens.values() for weight in weights}) > 10
+        ids, marks = shards.document(number)
+        assert marks.tolist() == by_tokens[tuple(ids.tolist())]
+    assert len({mark for marks in by_tokens.values() for mark in marks}) > 10
 
 
-def test_placeholders_have_no_weight_and_terms_are_marked(prepared: tuple[Path, Report]) -> None:
+def test_placeholders_are_closed_and_terms_are_marked(prepared: tuple[Path, Report]) -> None:
     out, _ = prepared
     from tokenizers import Tokenizer
 
@@ -378,12 +378,12 @@ def test_what_is_held_out_depends_on_names_and_ids_alone(tmp_path: Path) -> None
     found = []
     for order in (1, -1):
         path = write_jsonl(tmp_path / f"{order}.jsonl", documents[::order])
-        made = recipe({"gnomes": {"reader": "jsonl", "path": str(path)}}, salience=0.0)
+        made = recipe({"gnomes": {"reader": "jsonl", "path": str(path)}}, salience=False)
         report = prepare(made, tmp_path / f"out{order}", processes=1)
         found.append(set(decoded(tmp_path / f"out{order}", "held_out")))
         assert 4 <= report.sources[0].held_out <= 24
     assert found[0] == found[1]
-    renamed = recipe({"dwarves": {"reader": "jsonl", "path": str(path)}}, salience=0.0)
+    renamed = recipe({"dwarves": {"reader": "jsonl", "path": str(path)}}, salience=False)
     prepare(renamed, tmp_path / "renamed", processes=1)
     assert set(decoded(tmp_path / "renamed", "held_out")) != found[0]
 
@@ -393,7 +393,7 @@ def test_a_source_may_tell_the_licence_that_its_documents_do_not(tmp_path: Path)
     path = str(write_jsonl(tmp_path / "c.jsonl", documents))
     counted = []
     for values in ({}, {"license": "CC-BY 4.0"}, {"license": "gnome's", "licenses": ["Gnome's", "CC BY"]}):
-        made = recipe({"a": {"reader": "jsonl", "path": path, **values}}, salience=0.0, held_out=0.0)
+        made = recipe({"a": {"reader": "jsonl", "path": path, **values}}, salience=False, held_out=0.0)
         counted.append(prepare(made, tmp_path / str(len(counted)), processes=1).sources[0].licenses)
     assert counted == [{"CC0": 3, "unknown": 3}, {"CC BY": 3, "CC0": 3}, {"gnome's": 3}]
 
@@ -404,6 +404,6 @@ def test_near_duplicates_stay_where_the_recipe_says_so(tmp_path: Path) -> None:
     source = {"copies": {"reader": "jsonl", "path": str(path)}}
     kept = {}
     for near in ("none", {"similarity": 0.8}):
-        made = recipe(source, near_duplicates=near, salience=0.0, held_out=0.0)
+        made = recipe(source, near_duplicates=near, salience=False, held_out=0.0)
         kept[str(near)] = prepare(made, tmp_path / str(len(kept)), processes=1).sources[0].kept
     assert list(kept.values()) == [8, 1]

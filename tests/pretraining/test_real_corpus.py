@@ -96,7 +96,7 @@ def test_nothing_that_is_asked_for_is_in_what_was_prepared(shared_data: Path, tm
 def test_articles_in_a_bulk_package_come_with_title_and_lines(shared_data: Path, tmp_path: Path) -> None:
     source = {"reader": "pmc", "path": str(shared_data / "pmc_cloud_sample")}
     made = recipe(
-        {"articles": source}, salience=0.0, tokenizer={"vocabulary": 400, "sample_characters": 100_000}
+        {"articles": source}, salience=False, tokenizer={"vocabulary": 400, "sample_characters": 100_000}
     )
     report = prepare(made, tmp_path / "out")
     total = report.total()

@@ -20,8 +20,8 @@ from prepare_samples import recipe, write_jsonl  # noqa: E402
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows  # noqa: E402
 from cmbert_retrieval.pretraining.prepare import prepare  # noqa: E402
 from cmbert_retrieval.pretraining.prepared import Prepared  # noqa: E402
-from cmbert_retrieval.pretraining.rows import PackedRows, collate, weights_of  # noqa: E402
-from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, TERM  # noqa: E402
+from cmbert_retrieval.pretraining.rows import PackedRows, collate  # noqa: E402
+from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, TERM, Weighting  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +43,6 @@ def prepared(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pre
     made = recipe(
         {"answers": source},
         lexicon={"icd10cm": {"reader": "icd10cm"}},
-        boost=2.0,
-        salience=0.25,
         tokenizer={"vocabulary": 2000, "sample_characters": 1_000_000},
         held_out=0.01,
     )
@@ -62,7 +60,7 @@ def batch(prepared: Prepared) -> dict[str, Any]:
 
 class MaskedText(NamedTuple):
     ids: np.ndarray
-    weights: np.ndarray
+    marks: np.ndarray
     shown: np.ndarray
     predicted: np.ndarray
 
@@ -70,21 +68,21 @@ class MaskedText(NamedTuple):
 @pytest.fixture(scope="module")
 def masked(prepared: Prepared, batch: dict[str, Any]) -> Any:
     def mask(method: str, rate: float) -> MaskedText:
-        weights = weights_of(method, batch["weights"])
+        weights = Weighting.of(method, 2.0, 0.25).weights(batch["marks"])
         made = mask_rows(
             batch["input_ids"], weights, batch["rows"], batch["epochs"], rate=rate, seed=3,
             mask_id=prepared.special.mask, vocabulary=len(prepared.tokenizer),
         )  # fmt: skip
         assert made.impossible == 0
-        arrays = (batch["input_ids"], batch["weights"], made.input_ids, made.labels != IGNORED)
+        arrays = (batch["input_ids"], batch["marks"], made.input_ids, made.labels != IGNORED)
         return MaskedText(*(array.numpy() for array in arrays))
 
     return mask
 
 
-def units(weights: np.ndarray) -> Iterator[tuple[int, int, int]]:
+def units(marks: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """Yield (row, first, one past the last) of the words and terms, by going from token to token."""
-    for row, values in enumerate(weights.tolist()):
+    for row, values in enumerate(marks.tolist()):
         first = None
         for place, value in enumerate([*values, 0]):
             open_ = value & LEVEL_MASK > 0
@@ -99,11 +97,11 @@ def units(weights: np.ndarray) -> Iterator[tuple[int, int, int]]:
 @pytest.mark.parametrize("method", METHODS)
 def test_as_many_tokens_are_predicted_as_the_rate_says(masked: Any, method: str, rate: float) -> None:
     text = masked(method, rate)
-    open_ = (text.weights & LEVEL_MASK) > 0
+    open_ = (text.marks & LEVEL_MASK) > 0
     assert open_.sum() > 100_000
     # What is drawn together varies together: a draw over units of s tokens varies by p (1 - p) s ** 2 each,
     # and p (1 - p) is at most 1/4 whatever the weights. Five standard errors.
-    sizes = np.array([1] if method == "uniform" else [end - first for _, first, end in units(text.weights)])
+    sizes = np.array([1] if method == "uniform" else [end - first for _, first, end in units(text.marks)])
     squares = open_.sum() if method == "uniform" else (sizes**2).sum()
     tolerance = 5 * np.sqrt(0.25 * squares) / open_.sum()
     assert tolerance < 0.02
@@ -115,9 +113,9 @@ def test_terms_are_predicted_more_often_by_token_aware_masking_alone(masked: Any
     shares = {}
     for method in METHODS:
         text = masked(method, rate)
-        term = (text.weights & TERM) > 0
+        term = (text.marks & TERM) > 0
         shares[method] = term[text.predicted].mean()
-        all_ = term[(text.weights & LEVEL_MASK) > 0].mean()
+        all_ = term[(text.marks & LEVEL_MASK) > 0].mean()
     assert 0.02 < all_ < 0.6
     assert shares["uniform"] == pytest.approx(all_, rel=0.05)
     assert shares["whole-words"] == pytest.approx(all_, rel=0.1)
@@ -127,7 +125,7 @@ def test_terms_are_predicted_more_often_by_token_aware_masking_alone(masked: Any
 @pytest.mark.parametrize("method", ["token-aware", "whole-words"])
 def test_a_word_is_predicted_as_a_whole_or_not_at_all(masked: Any, method: str) -> None:
     text = masked(method, 0.3)
-    several = [unit for unit in units(text.weights) if unit[2] - unit[1] > 1]
+    several = [unit for unit in units(text.marks) if unit[2] - unit[1] > 1]
     assert len(several) > 10_000
     assert {text.predicted[row, first:end].mean() for row, first, end in several} == {0.0, 1.0}
     alone = masked("uniform", 0.3)

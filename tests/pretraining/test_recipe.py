@@ -101,6 +101,7 @@ def test_paths_of_overrides_are_relative_to_where_one_stands(
             "phases=[{tokens: 10, warmup: 0.9, decay: 0.2}]",
             "warmup 0.9 and decay 0.2 are more than the whole",
         ),
+        ("data.salience=false", "masking.salience is 0.25, but data.salience is false"),
         ("model.heads=7", "hidden_size 768 is no multiple of heads 7"),
         ("training.optimizer=adam", "'training.optimizer' is 'adam'; expected .*did you mean 'adamw'"),
     ],

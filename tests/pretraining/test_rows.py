@@ -17,7 +17,7 @@ from token_samples import SPECIAL, VOCABULARY  # noqa: E402
 from cmbert_retrieval.pretraining import attention  # noqa: E402
 from cmbert_retrieval.pretraining.packing import plan_rows, write_plan  # noqa: E402
 from cmbert_retrieval.pretraining.prepared import Prepared  # noqa: E402
-from cmbert_retrieval.pretraining.rows import PackedRows, collate, model_inputs, neutral  # noqa: E402
+from cmbert_retrieval.pretraining.rows import PackedRows, collate, model_inputs  # noqa: E402
 from cmbert_retrieval.pretraining.shards import TokenShards  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch
@@ -62,8 +62,8 @@ def test_lengths_fill_each_row_and_special_tokens_are_never_predicted(rows: Pack
         row = rows[place]
         assert row["lengths"].sum() == CONTEXT
         special = row["input_ids"] < 5
-        assert not row["weights"][special].any()
-        assert row["weights"][~special].all()
+        assert not row["marks"][special].any()
+        assert row["marks"][~special].all()
         starts = np.cumsum([0, *row["lengths"][:-1]])
         assert set(row["input_ids"][starts].tolist()) <= {SPECIAL.cls, SPECIAL.pad}
 
@@ -114,8 +114,3 @@ def test_a_changed_document_leaves_the_vectors_of_the_others_equal(
         )
     assert not torch.equal(before[:length], after[:length])
     assert torch.equal(before[length:], after[length:])
-
-
-def test_neutral_weights_make_every_token_a_unit_of_the_same_chance() -> None:
-    weights = torch.tensor([0, 63, 63 | 128, 40 | 64, 40 | 64 | 128, 64], dtype=torch.uint8)
-    assert neutral(weights).tolist() == [0, 32, 32, 32 | 64, 32 | 64, 64]

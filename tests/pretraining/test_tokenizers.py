@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.pretraining.recipe import TokenizerRecipe
-from cmbert_retrieval.pretraining.token_weights import Weigher
+from cmbert_retrieval.pretraining.token_marks import Marker
 from cmbert_retrieval.pretraining.tokenizers import (
     SPECIAL,
     fertility,
@@ -345,10 +345,10 @@ def test_neither_a_folder_nor_a_hub_id_is_refused(tmp_path: Path) -> None:
 
 
 def units(text: str, backend: Any) -> list[str]:
-    """Return the texts of what the weigher would draw together."""
+    """Return the texts of what the marker lets be drawn together."""
     offsets = np.array(backend.encode(text, add_special_tokens=False).offsets).reshape(-1, 2)
     spans: list[list[int]] = []
-    for (start, end), byte in zip(offsets.tolist(), Weigher().weigh(text, offsets).tolist(), strict=True):
+    for (start, end), byte in zip(offsets.tolist(), Marker().mark(text, offsets).tolist(), strict=True):
         if byte & CONTINUES:
             spans[-1] = [min(start, spans[-1][0]), max(end, spans[-1][1])]
         else:

@@ -10,7 +10,7 @@ import pytest
 
 from cmbert_retrieval.pretraining.lexicon import Lexicon
 from cmbert_retrieval.pretraining.salience import LIMIT, Salience
-from cmbert_retrieval.pretraining.token_weights import Weigher
+from cmbert_retrieval.pretraining.token_marks import Marker
 from cmbert_retrieval.pretraining.weights import CONTINUES, LEVEL_MASK, TERM
 from cmbert_retrieval.pretraining.words import find_words
 
@@ -81,11 +81,11 @@ def pieces(text: str) -> np.ndarray:
     return np.array([match.span() for match in re.finditer(r" ?\w{1,3}|[^\w\s]+|\s", text)]).reshape(-1, 2)
 
 
-def units(text: str, weigher: Weigher) -> list[tuple[str, bool, int]]:
+def units(text: str, marker: Marker) -> list[tuple[str, bool, int]]:
     """Return (text, whether it is a term, level) of each unit."""
     offsets = pieces(text)
     made: list[tuple[str, bool, int]] = []
-    for (start, end), byte in zip(offsets, weigher.weigh(text, offsets).tolist(), strict=True):
+    for (start, end), byte in zip(offsets, marker.mark(text, offsets).tolist(), strict=True):
         token = text[start:end]
         if byte & CONTINUES:
             token, made[-1:] = made[-1][0] + token, []
@@ -93,11 +93,11 @@ def units(text: str, weigher: Weigher) -> list[tuple[str, bool, int]]:
     return made
 
 
-def test_words_and_terms_are_units_and_terms_are_boosted() -> None:
+def test_words_and_terms_are_units_and_terms_are_marked() -> None:
     text = "No non-small cell lung cancer, but cancerous."
-    assert units(text, Weigher(LEXICON, boost=2)) == [
+    assert units(text, Marker(LEXICON)) == [
         ("No", False, 32),
-        (" non-small cell lung cancer", True, 40),
+        (" non-small cell lung cancer", True, 32),
         (",", False, 32),
         (" but", False, 32),
         (" cancerous", False, 32),
@@ -106,22 +106,22 @@ def test_words_and_terms_are_units_and_terms_are_boosted() -> None:
 
 
 def test_without_a_lexicon_every_word_is_a_unit() -> None:
-    made = [unit for unit, _, _ in units("lung cancer (p53)", Weigher())]
+    made = [unit for unit, _, _ in units("lung cancer (p53)", Marker())]
     assert made == ["lung", " cancer", " ", "(", "p53", ")"]
 
 
 def test_salience_moves_words_and_is_averaged_over_a_term() -> None:
     salience = Salience.from_counts({"troponin": 10_000, "lung": 10_000, "filler": 10**8}, {"filler": 1.0})
-    made = units("Troponin of lung cancer", Weigher(LEXICON, salience, boost=1, strength=0.5))
+    made = units("Troponin of lung cancer", Marker(LEXICON, salience))
     assert made == [
-        ("Troponin", False, 32 + 8),  # log-odds of 4, halved: a factor of 4
+        ("Troponin", False, 32 + 7 * 4),  # log-odds of 4, the most that there are
         (" of", False, 32),
-        (" lung cancer", True, 32 + 4 + 4),  # the mean of 4 and 0, halved, and the boost
+        (" lung cancer", True, 32 + 7 * 2),  # the mean of 4 and 0
     ]
 
 
 def test_what_was_taken_out_of_a_note_is_never_predicted() -> None:
-    made = units("Mr. ___ seen on ____.", Weigher(LEXICON))
+    made = units("Mr. ___ seen on ____.", Marker(LEXICON))
     assert [unit for unit in made if "_" in unit[0]] == [
         (" ___", False, 0),
         (" ___", False, 0),
@@ -131,5 +131,5 @@ def test_what_was_taken_out_of_a_note_is_never_predicted() -> None:
 
 
 def test_an_empty_text_has_no_tokens() -> None:
-    assert Weigher(LEXICON).weigh("", np.zeros((0, 2), dtype=np.int64)).tolist() == []
-    assert Weigher(LEXICON).weigh("--", np.array([[0, 1], [1, 2]])).tolist() == [32, 32]
+    assert Marker(LEXICON).mark("", np.zeros((0, 2), dtype=np.int64)).tolist() == []
+    assert Marker(LEXICON).mark("--", np.array([[0, 1], [1, 2]])).tolist() == [32, 32]

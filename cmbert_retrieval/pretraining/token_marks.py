@@ -1,4 +1,4 @@
-"""From a text and its tokens to the byte of each token: words, terms and salience put together."""
+"""From a text and its tokens to the mark of each token: words, terms and salience put together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.pretraining.lexicon import Lexicon
 from cmbert_retrieval.pretraining.salience import Salience
-from cmbert_retrieval.pretraining.weights import pack_weights, to_levels
+from cmbert_retrieval.pretraining.weights import pack_marks, salience_levels
 from cmbert_retrieval.pretraining.words import find_words
 
 _PLACEHOLDER = re.compile(r"_{2,}")
@@ -18,23 +18,19 @@ _PLACEHOLDER = re.compile(r"_{2,}")
 
 
 @dataclass(frozen=True, slots=True)
-class Weigher:
-    """Weighs the tokens of a text.
+class Marker:
+    """Marks the tokens of a text.
 
     Attributes:
-        lexicon: the terms, each drawn as a whole and boosted; None for words alone.
+        lexicon: the terms, each drawn as a whole; None for words alone.
         salience: the log-odds of words; None for words that are all alike.
-        boost: base-2 logarithm of what a term's weight is multiplied with.
-        strength: how much of a word's log-odds goes into the logarithm of its weight.
     """
 
     lexicon: Lexicon | None = None
     salience: Salience | None = None
-    boost: float = 1.0
-    strength: float = 0.25
 
-    def weigh(self, text: str, offsets: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Return a byte a token, as ``pack_weights`` packs it.
+    def mark(self, text: str, offsets: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Return a byte a token, as ``pack_marks`` packs it.
 
         Args:
             text: the text as it was tokenised.
@@ -45,13 +41,13 @@ class Weigher:
         count = len(words.texts)
         # The unit of each word is its first word's number: its own, or that of the term that it is part of.
         units, terms = np.arange(count), np.zeros(count, dtype=bool)
-        log2: NDArray[np.floating] = np.zeros(count)
+        odds: NDArray[np.floating] = np.zeros(count)
         if self.salience is not None:
-            log2 = self.salience.log_odds(words.texts) * self.strength
+            odds = self.salience.log_odds(words.texts)
         for start, end in self.lexicon.spans(words) if self.lexicon is not None else ():
             units[start:end], terms[start:end] = start, True
-            log2[start:end] = log2[start:end].mean() + self.boost
-        return self._pack(text, offsets, words.starts, words.ends, units, terms, to_levels(log2))
+            odds[start:end] = odds[start:end].mean()
+        return self._pack(text, offsets, words.starts, words.ends, units, terms, salience_levels(odds))
 
     def _pack(
         self,
@@ -65,7 +61,7 @@ class Weigher:
     ) -> NDArray[np.uint8]:
         # One more word that stands behind everything, for what comes after the last and before the first.
         units, terms = np.append(units, -1), np.append(terms, False)
-        levels = np.append(levels, to_levels(np.zeros(1)))
+        levels = np.append(levels, salience_levels(np.zeros(1)))
         token_ends = offsets[:, 1]
         # A token belongs to the word that its last character stands in.
         word = np.searchsorted(starts, token_ends - 1, side="right") - 1
@@ -79,4 +75,4 @@ class Weigher:
         token_levels = np.where(alone, levels[-1], levels[word])
         for match in _PLACEHOLDER.finditer(text):
             token_levels[(offsets[:, 0] < match.end()) & (token_ends > match.start())] = 0
-        return pack_weights(token_levels, token_units, np.where(alone, False, terms[word]))
+        return pack_marks(token_levels, token_units, np.where(alone, False, terms[word]))
