@@ -11,7 +11,7 @@ from typing import Any
 
 from cmbert_retrieval.pretraining.accuracy import RANKS
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
-from cmbert_retrieval.pretraining.recipe import PretrainRecipe
+from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PretrainRecipe
 
 CARD = "README.md"
 
@@ -49,7 +49,7 @@ def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequen
         f"# {recipe.name}\n",
         f"A ModernBERT, pretrained from {start} by masked language modelling with "
         f"{recipe.masking.method} masking ({recipe.masking.first_rate:.0%} of the tokens at the beginning, "
-        f"{recipe.masking.last_rate:.0%} at the end).\n",
+        f"{recipe.masking.last_rate:.0%} at the end{_weights(recipe.masking)}).\n",
         "## Data\n",
         _sources(report),
         "## Training\n",
@@ -86,6 +86,13 @@ def _public(recipe: PretrainRecipe) -> dict[str, Any]:
 
     public: dict[str, Any] = without(recipe.model_dump(mode="json"))
     return public
+
+
+def _weights(masking: MaskingRecipe) -> str:
+    if masking.method != "token-aware":
+        return ""
+    boost, power = masking.boost, masking.salience
+    return f"; terms weigh {boost:g} times as much, words their odds to the power {power:g}"
 
 
 def _sources(report: Mapping[str, Any]) -> str:
