@@ -40,7 +40,7 @@ ARTICLES = "pmc_oa_bulk_sample/oa_comm_xml.sample.baseline.tar.gz"
 ANSWERS = "medquad/medquad.jsonl.gz"
 
 TURNS, WARM_UP, STEPS = 5, 1, 2  # turns of each side; steps of a turn that do not count, and that do
-BATCH_TOKENS = 8_192  # of a step: half of the recipe's, so that turns are short
+BATCH_TOKENS = 8_192  # of a step: several micro-batches on either side
 DOCUMENTS = 8  # of a padded batch: what TrainingArguments does
 RATE = 0.30
 SIZES = (4, 16)  # how often the prepared shards are taken: some 100 MB, and four times that
