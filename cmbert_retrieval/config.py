@@ -25,6 +25,9 @@ from cmbert_retrieval.recipe_files import (
 
 ColumnType = Literal["text", "integer", "number", "boolean", "date"]
 
+FlashAttention = Literal["flash_attention_2", "flash_attention_3", "flash_attention_4"]
+"""By the names of transformers; ``encoders/devices.py`` knows their packages."""
+
 
 def _none_means_absent(value: object) -> object:
     return None if value == "none" else value
@@ -64,7 +67,7 @@ class EncoderRecipe(Section):
     dtype: str = "auto"
     """Precision of the computation. auto: bfloat16 where the processor really has it, else float32."""
 
-    attention: Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"] = "auto"
+    attention: Literal["auto", "sdpa", FlashAttention] = "auto"
     """Attention implementation of the sentence_transformers backend."""
 
     batch_tokens: int | None = Field(default=None, ge=1)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cmbert_retrieval.config import SourceRecipe, source_path
+from cmbert_retrieval.config import FlashAttention, SourceRecipe, source_path
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.recipe_files import Section, absolute_path, overridden, read_extended, validated
 
@@ -208,9 +208,7 @@ class TrainingRecipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 where the processor computes in it, else fp32. Weights and their averages stay fp32."""
 
-    attention: Literal[
-        "auto", "flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "packed"
-    ] = "auto"
+    attention: Literal["auto", FlashAttention, "sdpa", "packed"] = "auto"
     """auto: flash_attention_2 on a GPU where it is installed, else sdpa; packed on a CPU."""
 
     compile: bool = False

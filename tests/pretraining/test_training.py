@@ -127,8 +127,6 @@ def test_a_compiled_model_learns_the_same(plain: Path, data: Path, tmp_path: Pat
 
 
 def test_a_resumed_run_is_the_unbroken_one_to_the_last_digit(plain: Path, data: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(plain, tmp_path / "run")
     phase = tmp_path / "run/phase-1"
     shutil.rmtree(phase / "model")
@@ -154,8 +152,6 @@ def torchrun(processes: int, data: Path, out: Path, *settings: str) -> subproces
 def test_two_processes_are_one_and_a_run_of_two_goes_on_in_one(
     plain: Path, data: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     done = torchrun(2, data, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
     close(weights(tmp_path / "two/phase-1/model"), weights(plain / "phase-1/model"))
@@ -276,8 +272,6 @@ def test_steps_are_shared_out_evenly_or_not_at_all() -> None:
 def test_a_checkpoint_that_does_not_fit_is_refused_by_the_names_of_its_tensors(
     plain: Path, data: Path, tmp_path: Path, break_it: str
 ) -> None:
-    import shutil
-
     from safetensors.torch import save_file
 
     broken = tmp_path / "broken"
