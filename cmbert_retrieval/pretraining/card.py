@@ -12,6 +12,7 @@ from typing import Any
 from cmbert_retrieval.pretraining.accuracy import RANKS
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
 from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PretrainRecipe
+from cmbert_retrieval.wording import markdown_table
 
 CARD = "README.md"
 
@@ -146,5 +147,4 @@ def _last(path: Path) -> dict[str, str] | None:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"{line}\n" for line in markdown_table(columns, rows))
