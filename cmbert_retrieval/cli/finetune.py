@@ -73,12 +73,12 @@ def prepare(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a recipe's pairs, without what evaluation sets hold. Killed, the same command goes on."""
+    """Make a recipe's pairs, ask its teacher, find negatives. Killed, the same command goes on."""
     from cmbert_retrieval.finetuning.recipe import load_finetune_recipe
-    from cmbert_retrieval.finetuning.stages import prepare_shown
+    from cmbert_retrieval.finetuning.stages import prepare_all
 
     made = load_finetune_recipe(recipe, overrides=settings or ())
-    report = prepare_shown(made, out, _bar, restart=restart)
+    report = prepare_all(made, out, _bar, restart=restart)
     if as_json:
         print_json(report.to_json())
     else:

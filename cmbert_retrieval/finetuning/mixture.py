@@ -60,12 +60,11 @@ def _texts(recipe: FinetuneRecipe, count: int, data: Path, cache: VectorCache) -
     parts = _opened(recipe, data / TEXTS)
     chosen = []
     for number, (name, share) in enumerate(_shares(recipe, parts, count).items()):
-        random = np.random.default_rng((recipe.seed, 0, number))
-        rows = repeated(len(parts[name]), share, random)
-        labels = cache.rows(parts[name]["text"])[rows]
+        rows = repeated(len(parts[name]), share, np.random.default_rng((recipe.seed, 0, number)))
+        labels = cache.rows(parts[name]["text"])
         if (labels < 0).any():
             raise ConfigError(f"source '{name}': the teacher has not been asked about all of its texts")
-        chosen.append(parts[name].select(rows).add_column("label", labels))
+        chosen.append(parts[name].add_column("label", labels).select(rows))
     return concatenate_datasets(chosen)
 
 
@@ -83,20 +82,15 @@ def _pairs(
     assert recipe.negatives is not None
     mined: Sequence[Sequence[str]] = _open(data / NEGATIVES / f"{name}.arrow")[NEGATIVES]
     given: Sequence[Sequence[str]] = part["negatives"]
-    known = [[*given[row], *mined[row]] for row in range(len(part))]
-    some = np.array([bool(known[row]) for row in chosen.tolist()])
-    made = {}
-    if (~some).any():
-        made[name] = part.select(chosen[~some]).select_columns(columns)
-    if some.any():
-        rows = chosen[some]
-        wide = part.select(rows).select_columns(columns)
-        for place in range(recipe.negatives.count):
-            # Those with fewer have one of them twice.
-            texts = [known[row][place % len(known[row])] for row in rows.tolist()]
-            wide = wide.add_column(f"negative_{place + 1}", texts)
-        made[f"{name}-negatives"] = wide
-    return made
+    known = [[*here, *there] for here, there in zip(given, mined, strict=True)]
+    some = np.array([bool(texts) for texts in known])[chosen]
+    wide = part.select_columns(columns)
+    for place in range(recipe.negatives.count):
+        # Those with fewer have one of them twice.
+        texts = [negatives[place % len(negatives)] if negatives else "" for negatives in known]
+        wide = wide.add_column(f"negative_{place + 1}", texts)
+    made = {name: part.select_columns(columns).select(chosen[~some])} if not some.all() else {}
+    return made | ({f"{name}-negatives": wide.select(chosen[some])} if some.any() else {})
 
 
 def _shares(recipe: FinetuneRecipe, parts: Mapping[str, Dataset], count: int) -> dict[str, int]:

@@ -60,9 +60,9 @@ class OverlapRecipe(Section):
     """Named sets. ``scifact``: its documents and its questions; ``medquad:judged``: its questions and what
     answers them, where the other documents may be trained on; ``hcpcs-short:questions``: its questions."""
 
-    words: int = Field(default=13, ge=5, le=50)
-    """A text that has as many words in a row with a document or a question of a set is left out; so is one
-    that has a whole question of at least five words."""
+    words: int = Field(default=10, ge=5, le=50)
+    """A text that has as many words in a row in common with a document or a question of a set is left out; so
+    is one that has a whole question of at least four. Function words and numbers do not count as words."""
 
 
 class PairDataRecipe(Section):

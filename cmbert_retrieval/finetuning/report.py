@@ -145,8 +145,8 @@ class Report:
             ],
         )
         about = (
-            f"Texts that have {self.words} words in a row with a document or a question of these sets, or a "
-            "whole question of at least 5 words, are dropped:"
+            f"Texts that have {self.words} words in a row in common with a document or a question of these "
+            "sets, or a whole question of at least 4, are dropped; function words and numbers do not count:"
         )
         return [about, "", *table]
 

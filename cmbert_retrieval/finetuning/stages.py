@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity, Progress
 from cmbert_retrieval.encoders.default import packaged_model
 from cmbert_retrieval.encoders.load import load_encoder
+from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.mining import MinedPair, mine
 from cmbert_retrieval.finetuning.mixture import NEGATIVES
-from cmbert_retrieval.finetuning.prepare import TEXTS, TRAIN, Table, prepare, read_rows
+from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS, TRAIN, Table, prepare, read_rows
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, NegativesRecipe, TeacherRecipe
+from cmbert_retrieval.finetuning.report import Report
 from cmbert_retrieval.finetuning.teacher import VectorCache, cache_of, teach
 from cmbert_retrieval.paths import cache_folder
-from cmbert_retrieval.storage import make_folder
+from cmbert_retrieval.storage import make_folder, remove_tree
 
 if TYPE_CHECKING:
     from cmbert_retrieval.finetuning.training import Outcome
@@ -51,6 +54,8 @@ Bars = Callable[[str, int | None, str], AbstractContextManager[Bar]]
 def run(recipe: FinetuneRecipe, data: Path, out: Path, *, bars: Bars) -> Outcome:
     """Do all that a recipe asks for; what is there already is taken.
 
+    One of several processes (under torchrun) only trains: the rest is there before, by ``prepare_all``.
+
     Args:
         recipe: what is done.
         data: the folder of prepared pairs, to make or to take.
@@ -61,16 +66,14 @@ def run(recipe: FinetuneRecipe, data: Path, out: Path, *, bars: Bars) -> Outcome
         ConfigError, CorpusError, EncoderError, MissingExtraError, StorageError: as its stages do.
         DivergedError: the loss is not a number any more.
     """
-    prepare_shown(recipe, data, bars)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        prepare_all(recipe, data, bars)
+    elif not (data / COMPLETE).exists():
+        raise ConfigError(f"{data}: no {COMPLETE}; run first: cmbert finetune prepare RECIPE --out {data}")
     cache, folder = None, None
     if recipe.teacher is not None:
-        teacher = open_teacher(recipe.teacher)
-        cache = cache_of(teacher, cache_folder() / "teachers")
-        if any(stage.texts for stage in recipe.stages):
-            ask(recipe, data, teacher, cache, bars)
+        cache = cache_of(open_teacher(recipe.teacher), cache_folder() / "teachers")
         folder = teacher_folder(recipe.teacher)
-    if recipe.negatives is not None and any(stage.negatives for stage in recipe.stages):
-        mine_all(recipe, recipe.negatives, data, cache, bars)
     from cmbert_retrieval.finetuning.training import finetune
 
     return finetune(
@@ -78,15 +81,30 @@ def run(recipe: FinetuneRecipe, data: Path, out: Path, *, bars: Bars) -> Outcome
     )
 
 
-def prepare_shown(recipe: FinetuneRecipe, data: Path, bars: Bars, *, restart: bool = False) -> Any:
-    """Prepare pairs, and show how it goes; return the report."""
+def prepare_all(recipe: FinetuneRecipe, data: Path, bars: Bars, *, restart: bool = False) -> Report:
+    """Make pairs, ask the teacher, find negatives, as far as the recipe's stages need them.
+
+    Raises:
+        ConfigError, CorpusError, EncoderError, MissingExtraError, StorageError: as its parts do.
+    """
     with bars("pairs", None, "documents") as bar:
 
         def notify(source: str, count: int) -> None:
             bar.describe(f"pairs of {source}")
             bar(count)
 
-        return prepare(recipe, data, progress=notify, restart=restart)
+        report = prepare(recipe, data, progress=notify, restart=restart)
+    if restart:
+        remove_tree(data / NEGATIVES)
+    cache = None
+    if recipe.teacher is not None:
+        teacher = open_teacher(recipe.teacher)
+        cache = cache_of(teacher, cache_folder() / "teachers")
+        if any(stage.texts for stage in recipe.stages):
+            ask(recipe, data, teacher, cache, bars)
+    if recipe.negatives is not None and any(stage.negatives for stage in recipe.stages):
+        mine_all(recipe, recipe.negatives, data, cache, bars)
+    return report
 
 
 def open_teacher(recipe: TeacherRecipe) -> Encoder:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import ModernBertModel, PreTrainedTokenizerFast
 
 _SHOWN = 5
+_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight")
 _HEAD = ("head.", "decoder.", "cls.", "model.")
 """Tensors of a masked language model that an encoder has no use for."""
 
@@ -132,7 +133,7 @@ def _take_embeddings(model: ModernBertModel, teacher: Path) -> None:
 
     place = model.embeddings.tok_embeddings.weight
     with safe_open(teacher / "model.safetensors", framework="pt") as tensors:
-        names = [name for name in tensors.keys() if name.endswith("word_embeddings.weight")]
+        names = [name for name in tensors.keys() if name.endswith(_EMBEDDINGS)]
         there: torch.Tensor | None = tensors.get_tensor(names[0]) if names else None
     if there is None or there.shape[1] != place.shape[1] or len(there) > len(place):
         shape = "none" if there is None else f"{list(there.shape)}"
@@ -146,13 +147,14 @@ def _take_embeddings(model: ModernBertModel, teacher: Path) -> None:
 
 
 def _with_pooling(folder: Path, recipe: StudentRecipe) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    transformer = models.Transformer(str(folder), max_seq_length=recipe.length)
-    width = transformer.get_word_embedding_dimension()
+    transformer = Transformer(str(folder), max_seq_length=recipe.length)
+    width = transformer.model.config.hidden_size
     prompts: dict[str, Any] = {"query": recipe.query_prompt, "document": recipe.document_prompt}
     return SentenceTransformer(
-        modules=[transformer, models.Pooling(width, pooling_mode="mean"), models.Normalize()],
+        modules=[transformer, Pooling(width, pooling_mode="mean"), Normalize()],
         device="cpu",
         prompts=prompts,
         similarity_fn_name="cosine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -14,13 +15,14 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from datasets import disable_progress_bars
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
-    losses,
 )
 from sentence_transformers.base.sampler import DefaultBatchSampler, NoDuplicatesBatchSampler
+from sentence_transformers.sentence_transformer import losses
 from torch.utils.data import RandomSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.utils.logging import disable_progress_bar
@@ -28,17 +30,21 @@ from transformers.utils.logging import disable_progress_bar
 from cmbert_retrieval.encoders.devices import choose_device
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning import packing
+from cmbert_retrieval.finetuning.card import model_card
 from cmbert_retrieval.finetuning.losses import TeacherLoss
 from cmbert_retrieval.finetuning.measuring import Measures, encoder_of
 from cmbert_retrieval.finetuning.mixture import TEXTS_NAME, stage_datasets
 from cmbert_retrieval.finetuning.prepare import COMPLETE
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
+from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
 from cmbert_retrieval.finetuning.students import build_student, open_student
 from cmbert_retrieval.finetuning.teacher import VectorCache
 from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
+from cmbert_retrieval.pretraining.card import CARD
 from cmbert_retrieval.pretraining.checkpoints import SafeTraining, last_checkpoint
 from cmbert_retrieval.pretraining.optimizers import make_optimizer
 from cmbert_retrieval.pretraining.run_pins import pin_run
+from cmbert_retrieval.pretraining.schedules import warmup_linear
 from cmbert_retrieval.pretraining.training import (
     FINISHED,
     choose_training_attention,
@@ -90,6 +96,7 @@ def finetune(
         DivergedError: the loss is not a number any more.
     """
     disable_progress_bar()  # of transformers, for each file that it writes
+    disable_progress_bars()  # of datasets
     on_cpu = choose_device(None).type == "cpu"
     if on_cpu:
         settle_memory()
@@ -102,7 +109,7 @@ def finetune(
     for number, stage in enumerate(recipe.stages, start=1):
         folder = out / f"stage-{number}"
         if not (folder / FINISHED).exists():
-            run = _Stage(recipe, stage, data, folder, begin, cache, measures)
+            run = _Stage(recipe, stage, number, data, folder, begin, cache, measures)
             label = f"stage {number} of {len(recipe.stages)}"
             measured = run.train(partial(bar, label))
             if not (folder / FINISHED).exists():
@@ -121,7 +128,21 @@ def _pin(recipe: FinetuneRecipe, data: Path, out: Path) -> None:
 
 
 class FinetuneTrainer(SafeTraining, SentenceTransformerTrainer):  # type: ignore[misc]
-    """sentence-transformers' trainer with safe checkpoints."""
+    """sentence-transformers' trainer with safe checkpoints, and a card of our own."""
+
+    warmup = 0.0
+    """Share of the steps in which the learning rate rises."""
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        """Let the learning rate rise, then fall evenly."""
+        factor = partial(warmup_linear, steps=num_training_steps, warmup=self.warmup)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Do without: what it looks for in the data is in no card of ours."""
 
 
 class _Measuring(TrainerCallback):  # type: ignore[misc]
@@ -135,7 +156,9 @@ class _Measuring(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
         """Measure where it is time."""
         if state.global_step % self._steps == 0 or state.global_step == state.max_steps:
+            wanted = control.should_log
             self.measure()
+            control.should_log = wanted  # telling what was measured has put it out
 
     def measure(self) -> None:
         """Measure now, on the first process alone."""
@@ -151,7 +174,7 @@ class _Measuring(TrainerCallback):  # type: ignore[misc]
         model.train(was_training)
         model.max_seq_length = length
         if self.last:
-            trainer.log({f"eval_{name}": value for name, value in self.last.items()} | {"eval_loss": 0.0})
+            trainer.log({f"eval_{name}": value for name, value in self.last.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +183,7 @@ class _Stage:
 
     recipe: FinetuneRecipe
     stage: StageRecipe
+    number: int
     data: Path
     folder: Path
     begin: Path
@@ -193,6 +217,9 @@ class _Stage:
         shutil.rmtree(building, ignore_errors=True)
         model.max_seq_length = self.recipe.model.length
         model.save(str(building), create_model_card=False)
+        report = Report.from_json(json.loads((self.data / REPORT_JSON).read_bytes()))
+        stages = [self.folder.with_name(f"stage-{number}") for number in range(1, self.number + 1)]
+        (building / CARD).write_text(model_card(self.recipe, report, stages), encoding="utf-8")
         fsync_tree(building)
         building.rename(finished)
         fsync_folder(self.folder)
@@ -214,6 +241,7 @@ class _Stage:
             optimizers=(optimizer, None),
             callbacks=[stop, measuring, TableLog(self.folder)],
         )
+        trainer.warmup = self.stage.warmup
         for talkative in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(talkative)
         return trainer
@@ -241,7 +269,7 @@ class _Stage:
         dims = self.recipe.model.matryoshka
         if not dims:
             return made
-        width = model.get_sentence_embedding_dimension()
+        width = model[0].model.config.hidden_size
         return losses.MatryoshkaLoss(model, made, matryoshka_dims=[width, *dims])
 
     def _arguments(self) -> SentenceTransformerTrainingArguments:
@@ -256,8 +284,6 @@ class _Stage:
             per_device_train_batch_size=_share(stage.pair_batch),
             batch_sampler=partial(_sampler, stage),
             dataloader_drop_last=True,
-            warmup_ratio=stage.warmup,
-            lr_scheduler_type="linear",
             max_grad_norm=training.max_gradient_norm,
             bf16=uses_bf16(training.precision, device),
             use_cpu=device.type == "cpu",

@@ -190,9 +190,11 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
             if self._rate is not None:
                 row["masking_rate"] = self._rate(step - 1)
             self._append(TRAINING_TABLE, row | {"loss": logs["loss"]})
-        elif "eval_loss" in logs:
-            shares = {name.removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
-            self._append(HELD_OUT_TABLE, row | shares)
+        measured = {
+            name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")
+        }
+        if measured:
+            self._append(HELD_OUT_TABLE, row | measured)
 
     def _append(self, name: str, row: Mapping[str, float]) -> None:
         path = self._folder / name

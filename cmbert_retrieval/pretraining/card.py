@@ -12,6 +12,7 @@ from typing import Any
 from cmbert_retrieval.pretraining.accuracy import RANKS
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
 from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PretrainRecipe
+from cmbert_retrieval.recipe_files import Section
 from cmbert_retrieval.wording import markdown_table
 
 CARD = "README.md"
@@ -54,17 +55,17 @@ def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequen
         "## Data\n",
         _sources(report),
         "## Training\n",
-        _table(
+        card_table(
             ["phase", "context", "tokens", "steps", "learning rate", "last loss"], _phases(recipe, phases)
         ),
         "## Held-out text\n",
         "Share of hidden tokens that are among the first 1, 5, 10 and 25 guesses, in documents that were "
         "kept apart, of which 15 % is hidden: token by token, and words and terms as a whole. Terms are the "
         "tokens of names in code systems and ontologies.\n",
-        _table(["phase", "tokens", "hidden", "counted", "@1", "@5", "@10", "@25"], _held_out(phases)),
+        card_table(["phase", "tokens", "hidden", "counted", "@1", "@5", "@10", "@25"], _held_out(phases)),
         _LIMITS,
         "## Recipe\n",
-        f"```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n",
+        f"```yaml\n{yaml.safe_dump(public_recipe(recipe), sort_keys=False)}```\n",
         f"Made by {', '.join(f'{name} {metadata.version(name)}' for name in _MADE_BY)}, "
         f"Python {platform.python_version()}.\n",
     ]
@@ -75,8 +76,8 @@ def _name(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
-def _public(recipe: PretrainRecipe) -> dict[str, Any]:
-    """Return a recipe without the folders of the machine that it ran on."""
+def public_recipe(recipe: Section) -> dict[str, Any]:
+    """Return a recipe as JSON values, without the folders of the machine that it ran on."""
 
     def without(value: Any) -> Any:
         if isinstance(value, dict):
@@ -106,7 +107,7 @@ def _sources(report: Mapping[str, Any]) -> str:
         )
         for source in report["sources"]
     ]
-    return _table(["source", "documents", "tokens", "licences"], rows)
+    return card_table(["source", "documents", "tokens", "licences"], rows)
 
 
 def _phases(recipe: PretrainRecipe, phases: Sequence[Path]) -> list[tuple[str, ...]]:
@@ -146,5 +147,6 @@ def _last(path: Path) -> dict[str, str] | None:
         return next(reversed(list(csv.DictReader(file))), None)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def card_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as part of a card."""
     return "".join(f"{line}\n" for line in markdown_table(columns, rows))

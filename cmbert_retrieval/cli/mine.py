@@ -1,0 +1,62 @@
+"""``cmbert mine``: negatives for pairs in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cmbert_retrieval.cli._output import ProgressBar
+
+
+def mine(
+    pairs: Annotated[
+        Path,
+        typer.Argument(help="Lines of JSON with the texts 'anchor' and 'positive'.", show_default=False),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The file to write: with 'negative' added.", show_default=False)],
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Searches, and decides what is too near. (default: the default encoder)"),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Negatives of every pair, at most.", min=1, max=32)] = 3,
+    mode: Annotated[
+        list[Literal["lexical", "dense"]] | None,
+        typer.Option(help="What searches; may be repeated. (default: both, in turns)"),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Answers that are looked at.", min=1, max=1000)] = 50,
+    skip: Annotated[int, typer.Option(help="First answers that are passed over.", min=0)] = 0,
+    margin: Annotated[
+        float,
+        typer.Option(help="A negative's similarity is at most this share of the positive's.", min=0, max=1),
+    ] = 0.95,
+) -> None:
+    """Find texts that are near an anchor and do not answer it, among the positives of all pairs."""
+    from cmbert_retrieval.encoders import load_encoder
+    from cmbert_retrieval.finetuning.judged import read_pairs
+    from cmbert_retrieval.finetuning.mining import MinedPair
+    from cmbert_retrieval.finetuning.mining import mine as mined
+    from cmbert_retrieval.finetuning.recipe import NegativesRecipe, PairSource
+    from cmbert_retrieval.storage import atomic_file
+
+    found = list(read_pairs("pairs", PairSource(reader="pairs", path=str(pairs))))
+    recipe = NegativesRecipe(
+        count=count, modes=mode or ["lexical", "dense"], top=top, skip=skip, margin=margin
+    )
+    given = [MinedPair(pair.anchor, pair.positive, pair.document) for pair in found]
+    with ProgressBar("negatives", total=len(given), unit="pairs") as bar:
+        negatives, report = mined(given, recipe, load_encoder(encoder), notify=bar)
+    with atomic_file(out) as file:
+        for pair, texts in zip(found, negatives, strict=True):
+            row = {
+                "anchor": pair.anchor,
+                "positive": pair.positive,
+                "negative": list(dict.fromkeys([*pair.negatives, *texts])),
+                "document": pair.document,
+            }
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    typer.echo(report.line(), err=True)
+    typer.echo(str(out))

@@ -1,0 +1,136 @@
+"""The card of a fine-tuned encoder, written from what happened."""
+
+from __future__ import annotations
+
+import csv
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
+from cmbert_retrieval.finetuning.report import Report
+from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
+from cmbert_retrieval.pretraining.card import card_table, public_recipe
+
+_MADE_BY = ("cmbert-retrieval", "torch", "transformers", "sentence-transformers")
+
+_USE = """```python
+from cmbert_retrieval import Retriever
+
+retriever = Retriever.from_documents(documents, encoder="FOLDER")
+retriever.search("a question", k=5)
+```
+
+`SentenceTransformer("FOLDER")` opens the same folder.
+"""
+
+_LIMITS = """## Limits
+
+Vectors say what texts are about, not whether they are true, and not whether they apply to a patient. They
+repeat what stands in the sources, mistakes and prejudice included, and were made for English. The model is no
+medical device. It was not made by the authors of the paper whose method it follows.
+"""
+
+
+def model_card(recipe: FinetuneRecipe, report: Report, stages: Sequence[Path]) -> str:
+    """Return the card of a model.
+
+    Args:
+        recipe: of the run.
+        report: of the pairs and texts.
+        stages: the folders of the stages so far, with their tables.
+    """
+    start = "random weights"
+    if recipe.model.checkpoint is not None:
+        start = Path(recipe.model.checkpoint).name
+    elif recipe.model.embeddings == "teacher":
+        start = "the token embeddings of its teacher and random layers"
+    header: dict[str, Any] = {
+        "language": "en",
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "modernbert", "biomedical", "clinical"],
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n",
+        f"# {recipe.name}\n",
+        f"A ModernBERT that turns biomedical texts and questions into vectors, begun with {start}"
+        f"{_teacher(recipe)}.\n",
+        _USE,
+        "## Data\n",
+        _sources(report),
+        _overlap(report),
+        "## Training\n",
+        card_table(
+            ["stage", "texts", "pairs", "steps", "learning rate", "last loss"], _stages(recipe, stages)
+        ),
+        *_measured(stages),
+        _LIMITS,
+        "## Recipe\n",
+        f"```yaml\n{yaml.safe_dump(public_recipe(recipe), sort_keys=False)}```\n",
+        f"Made by {', '.join(f'{name} {metadata.version(name)}' for name in _MADE_BY)}, "
+        f"Python {platform.python_version()}.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _teacher(recipe: FinetuneRecipe) -> str:
+    if recipe.teacher is None:
+        return ""
+    name = "all-MiniLM-L6-v2" if recipe.teacher.model == "minilm" else Path(recipe.teacher.model).name
+    return f", taught by {name}"
+
+
+def _sources(report: Report) -> str:
+    rows = [
+        (source.name, f"{source.pairs:,}", f"{source.texts:,}", ", ".join(source.licenses) or "not stated")
+        for source in report.sources
+        if source.pairs or source.texts
+    ]
+    return card_table(["source", "pairs", "texts", "licences"], rows)
+
+
+def _overlap(report: Report) -> str:
+    if not report.overlaps:
+        return "Overlap with evaluation sets was not looked for.\n"
+    names = ", ".join(one.name.partition(":")[0] for one in report.overlaps)
+    found = sum(one.found for one in report.overlaps)
+    return (
+        f"Texts that share {report.words} words in a row with what is measured on {names} were looked for and "
+        f"left out ({found:,}).\n"
+    )
+
+
+def _stages(recipe: FinetuneRecipe, folders: Sequence[Path]) -> list[tuple[str, ...]]:
+    rows = []
+    for number, (stage, folder) in enumerate(zip(recipe.stages, folders, strict=False), start=1):
+        last = _last(folder / TRAINING_TABLE) or {"step": "", "loss": ""}
+        rows.append(
+            (str(number), f"{stage.texts:,}", f"{stage.pairs:,}", last["step"], f"{stage.learning_rate:g}",
+             last["loss"])
+        )  # fmt: skip
+    return rows
+
+
+def _measured(folders: Sequence[Path]) -> list[str]:
+    found = [last for folder in folders if (last := _last(folder / HELD_OUT_TABLE))]
+    if not found:
+        return []
+    rows = [(name, f"{float(value):.3f}") for name, value in found[-1].items() if name != "step"]
+    return [
+        "## Measured while it was trained\n",
+        "`pairs_SOURCE`: share of held-out questions that find their own text first among all held-out ones of "
+        "the source; other names: nDCG@10 of parts of evaluation sets that are for tuning.\n",
+        card_table(["measure", "at the end"], rows),
+    ]
+
+
+def _last(path: Path) -> Mapping[str, str] | None:
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        return next(reversed(list(csv.DictReader(file))), None)
