@@ -100,8 +100,8 @@ def _overlap(report: Report) -> str:
     names = ", ".join(one.name.partition(":")[0] for one in report.overlaps)
     found = sum(one.found for one in report.overlaps)
     return (
-        f"Texts that share {report.words} words in a row with what is measured on {names} were looked for and "
-        f"left out ({found:,}).\n"
+        f"Texts that share {report.words} words in a row with what is measured on {names} were left out "
+        f"({found:,}).\n"
     )
 
 
@@ -123,8 +123,8 @@ def _measured(folders: Sequence[Path]) -> list[str]:
     rows = [(name, f"{float(value):.3f}") for name, value in found[-1].items() if name != "step"]
     return [
         "## Measured while it was trained\n",
-        "`pairs_SOURCE`: share of held-out questions that find their own text first among all held-out ones of "
-        "the source; other names: nDCG@10 of parts of evaluation sets that are for tuning.\n",
+        "`pairs_SOURCE`: share of held-out questions that find their own text first among those of the "
+        "source; other names: nDCG@10 of parts of evaluation sets that are for tuning.\n",
         card_table(["measure", "at the end"], rows),
     ]
 
