@@ -126,6 +126,10 @@ class StudentRecipe(ModelRecipe):
     tokenizer: str | None = None
     """``teacher``, a hub id or a folder. null: the checkpoint's own."""
 
+    vocabulary: int | None = Field(default=None, ge=300)
+    """Keep only so many entries of a WordPiece tokenizer, those that prepared texts have most often. null:
+    all."""
+
     embeddings: Literal["random", "teacher"] = "random"
     """``teacher``: begin with its token embeddings; both have the same tokenizer and width then."""
 
@@ -282,6 +286,8 @@ class FinetuneRecipe(Section):
                 raise ValueError("the model takes something of its teacher, but there is no 'teacher'")
         if self.negatives is None and any(stage.negatives for stage in self.stages):
             raise ValueError("a stage takes negatives, but nothing says how they are found: 'negatives'")
+        if self.model.checkpoint is not None and self.model.vocabulary is not None:
+            raise ValueError("model.vocabulary trims a new model's tokenizer; a checkpoint keeps its own")
         if self.model.checkpoint is None and self.model.tokenizer is None:
             raise ValueError("a model without a 'checkpoint' has no tokenizer; name one: model.tokenizer")
         return self

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.errors import ConfigError, EncoderError
 from cmbert_retrieval.finetuning.recipe import StudentRecipe
+from cmbert_retrieval.finetuning.vocabulary import trim_vocabulary
 from cmbert_retrieval.pretraining.model import LoadReport, modernbert_config
 from cmbert_retrieval.storage import fsync_tree
 
@@ -22,7 +24,9 @@ _HEAD = ("head.", "decoder.", "cls.", "model.")
 """Tensors of a masked language model that an encoder has no use for."""
 
 
-def build_student(recipe: StudentRecipe, teacher: Path | None, *, seed: int, folder: Path) -> None:
+def build_student(
+    recipe: StudentRecipe, teacher: Path | None, *, seed: int, folder: Path, texts: Iterable[str] = ()
+) -> None:
     """Write the model that a run begins with as a sentence-transformers folder; one that is there stays.
 
     Args:
@@ -30,6 +34,7 @@ def build_student(recipe: StudentRecipe, teacher: Path | None, *, seed: int, fol
         teacher: the folder of the teacher's fp32 weights and tokenizer, where something of it is taken.
         seed: of random weights.
         folder: to write.
+        texts: decide which entries of the tokenizer are kept, where it is trimmed.
 
     Raises:
         ConfigError: the checkpoint is not a ModernBERT, or the teacher's embeddings have another shape.
@@ -38,13 +43,17 @@ def build_student(recipe: StudentRecipe, teacher: Path | None, *, seed: int, fol
     if folder.exists():
         return
     tokenizer = _tokenizer(recipe, teacher)
+    kept = None
+    if recipe.vocabulary is not None:
+        tokenizer, kept = trim_vocabulary(tokenizer, texts, recipe.vocabulary)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
     if recipe.checkpoint is not None:
         model = _of_checkpoint(recipe.checkpoint, len(tokenizer))
     else:
         model = _of_shape(recipe, tokenizer, seed)
         if recipe.embeddings == "teacher":
             assert teacher is not None
-            _take_embeddings(model, teacher)
+            _take_embeddings(model, teacher, kept)
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     plain = building / "plain"
@@ -82,7 +91,6 @@ def _tokenizer(recipe: StudentRecipe, teacher: Path | None) -> PreTrainedTokeniz
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no tokenizer can be read there ({type(error).__name__})") from None
     tokenizer.model_max_length = recipe.max_tokens
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
     return tokenizer
 
 
@@ -127,7 +135,7 @@ def _of_shape(recipe: StudentRecipe, tokenizer: PreTrainedTokenizerFast, seed: i
         return ModernBertModel._from_config(config).float()
 
 
-def _take_embeddings(model: ModernBertModel, teacher: Path) -> None:
+def _take_embeddings(model: ModernBertModel, teacher: Path, kept: list[int] | None) -> None:
     import torch
     from safetensors import safe_open
 
@@ -135,6 +143,8 @@ def _take_embeddings(model: ModernBertModel, teacher: Path) -> None:
     with safe_open(teacher / "model.safetensors", framework="pt") as tensors:
         names = [name for name in tensors.keys() if name.endswith(_EMBEDDINGS)]
         there: torch.Tensor | None = tensors.get_tensor(names[0]) if names else None
+    if there is not None and kept is not None:
+        there = there[kept]
     if there is None or there.shape[1] != place.shape[1] or len(there) > len(place):
         shape = "none" if there is None else f"{list(there.shape)}"
         raise ConfigError(

@@ -34,7 +34,7 @@ from cmbert_retrieval.finetuning.card import model_card
 from cmbert_retrieval.finetuning.losses import TeacherLoss
 from cmbert_retrieval.finetuning.measuring import Measures, encoder_of
 from cmbert_retrieval.finetuning.mixture import TEXTS_NAME, stage_datasets
-from cmbert_retrieval.finetuning.prepare import COMPLETE
+from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS, read_rows
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
 from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
 from cmbert_retrieval.finetuning.students import build_student, open_student
@@ -103,7 +103,10 @@ def finetune(
     with PartialState(cpu=on_cpu).main_process_first():
         out.mkdir(parents=True, exist_ok=True)
         _pin(recipe, data, out)
-        build_student(recipe.model, teacher, seed=recipe.seed, folder=out / START)
+        texts = (
+            row["text"] for name in recipe.data.sources for row in read_rows(data / TEXTS / f"{name}.arrow")
+        )
+        build_student(recipe.model, teacher, seed=recipe.seed, folder=out / START, texts=texts)
     measures = Measures(recipe, data)
     begin, measured = out / START, dict[str, float]()
     for number, stage in enumerate(recipe.stages, start=1):
