@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,18 +32,20 @@ def mine(
     skip: Annotated[int, typer.Option(help="First answers that are passed over.", min=0)] = 0,
     margin: Annotated[
         float,
-        typer.Option(help="A negative's similarity is at most this share of the positive's.", min=0, max=1),
+        typer.Option(
+            help="A negative's similarity is at most this share of the positive's.", min=0.01, max=1
+        ),
     ] = 0.95,
 ) -> None:
     """Find texts that are near an anchor and do not answer it, among the positives of all pairs."""
     from cmbert_retrieval.encoders import load_encoder
-    from cmbert_retrieval.finetuning.judged import read_pairs
+    from cmbert_retrieval.finetuning.judged import PairFile
     from cmbert_retrieval.finetuning.mining import MinedPair
     from cmbert_retrieval.finetuning.mining import mine as mined
     from cmbert_retrieval.finetuning.recipe import NegativesRecipe, PairSource
     from cmbert_retrieval.storage import atomic_file
 
-    found = list(read_pairs("pairs", PairSource(reader="pairs", path=str(pairs))))
+    found = list(PairFile("pairs", PairSource(reader="pairs", path=str(pairs))).pairs(Counter()))
     recipe = NegativesRecipe(
         count=count, modes=mode or ["lexical", "dense"], top=top, skip=skip, margin=margin
     )
@@ -50,7 +53,8 @@ def mine(
     with ProgressBar("negatives", total=len(given), unit="pairs") as bar:
         negatives, report = mined(given, recipe, load_encoder(encoder), notify=bar)
     with atomic_file(out) as file:
-        for pair, texts in zip(found, negatives, strict=True):
+        for pair, places in zip(found, negatives.tolist(), strict=True):
+            texts = [found[place].positive for place in places if place >= 0]
             row = {
                 "anchor": pair.anchor,
                 "positive": pair.positive,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -15,6 +16,9 @@ from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.report import Report
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
 from cmbert_retrieval.pretraining.card import card_table, public_recipe
+
+ROWS = "rows.json"
+"""How many rows of each source were in the batches of a stage."""
 
 _MADE_BY = ("cmbert-retrieval", "torch", "transformers", "sentence-transformers")
 
@@ -46,7 +50,7 @@ def model_card(recipe: FinetuneRecipe, report: Report, stages: Sequence[Path]) -
     """
     start = "random weights"
     if recipe.model.checkpoint is not None:
-        start = Path(recipe.model.checkpoint).name
+        start = _name(recipe.model.checkpoint)
     elif recipe.model.embeddings == "teacher":
         start = "the token embeddings of its teacher and random layers"
     header: dict[str, Any] = {
@@ -66,7 +70,8 @@ def model_card(recipe: FinetuneRecipe, report: Report, stages: Sequence[Path]) -
         _overlap(report),
         "## Training\n",
         card_table(
-            ["stage", "texts", "pairs", "steps", "learning rate", "last loss"], _stages(recipe, stages)
+            ["stage", "texts", "pairs", "rows in batches", "steps", "learning rate", "last loss"],
+            _stages(recipe, stages),
         ),
         *_measured(stages),
         _LIMITS,
@@ -81,8 +86,16 @@ def model_card(recipe: FinetuneRecipe, report: Report, stages: Sequence[Path]) -
 def _teacher(recipe: FinetuneRecipe) -> str:
     if recipe.teacher is None:
         return ""
-    name = "all-MiniLM-L6-v2" if recipe.teacher.model == "minilm" else Path(recipe.teacher.model).name
+    name = "all-MiniLM-L6-v2" if recipe.teacher.model == "minilm" else _name(recipe.teacher.model)
     return f", taught by {name}"
+
+
+def _name(model: str) -> str:
+    """Return a hub id, or the name of a folder; that of its run where the folder is called ``model``."""
+    path = Path(model)
+    if not path.is_absolute():
+        return model
+    return path.parent.parent.name if path.name == "model" else path.name
 
 
 def _sources(report: Report) -> str:
@@ -106,27 +119,34 @@ def _overlap(report: Report) -> str:
 
 
 def _stages(recipe: FinetuneRecipe, folders: Sequence[Path]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for number, (stage, folder) in enumerate(zip(recipe.stages, folders, strict=False), start=1):
         last = _last(folder / TRAINING_TABLE) or {"step": "", "loss": ""}
+        seen = json.loads((folder / ROWS).read_bytes()) if (folder / ROWS).exists() else {}
         rows.append(
-            (str(number), f"{stage.texts:,}", f"{stage.pairs:,}", last["step"], f"{stage.learning_rate:g}",
-             last["loss"])
+            (str(number), f"{stage.texts:,}", f"{stage.pairs:,}", f"{sum(seen.values()):,}", last["step"],
+             f"{stage.learning_rate:g}", last["loss"])
         )  # fmt: skip
     return rows
 
 
 def _measured(folders: Sequence[Path]) -> list[str]:
-    found = [last for folder in folders if (last := _last(folder / HELD_OUT_TABLE))]
+    found = [last for folder in folders if (last := last_measured(folder))]
     if not found:
         return []
-    rows = [(name, f"{float(value):.3f}") for name, value in found[-1].items() if name != "step"]
+    rows = [(name, f"{value:.3f}") for name, value in found[-1].items()]
     return [
         "## Measured while it was trained\n",
         "`pairs_SOURCE`: share of held-out questions that find their own text first among those of the "
         "source; other names: nDCG@10 of parts of evaluation sets that are for tuning.\n",
         card_table(["measure", "at the end"], rows),
     ]
+
+
+def last_measured(folder: Path) -> dict[str, float]:
+    """Return what was measured last in a stage: measure -> value; nothing where nothing was."""
+    last = _last(folder / HELD_OUT_TABLE) or {}
+    return {name: float(value) for name, value in last.items() if name != "step"}
 
 
 def _last(path: Path) -> Mapping[str, str] | None:

@@ -15,7 +15,10 @@ _TITLE_CHARACTERS = 30
 
 
 class CitedArticles:
-    """What a citing sentence asks for: the article where it is there, else its title."""
+    """What a citing sentence asks for: the article where it is there, else its title.
+
+    Articles that nothing may be learnt from are known, too, so that not even their titles are.
+    """
 
     def __init__(self, path: Path) -> None:
         """Make an empty store; one that is there is thrown away."""
@@ -23,19 +26,27 @@ class CitedArticles:
         self._rows = sqlite3.connect(path)
         self._rows.execute("create table articles (key text primary key, text text) without rowid")
 
-    def add(self, documents: Iterable[Document]) -> None:
-        """Take the articles that have an id of their own."""
+    def add(self, documents: Iterable[tuple[Document, bool]]) -> None:
+        """Take articles that have an id of their own, and whether they may be learnt from.
+
+        One that may not in any source may not in all.
+        """
         with self._rows:
-            for document in documents:
-                text = next(make_pairs(document, "title-text", Surroundings()), None)
-                if text is None:
+            for document, is_free in documents:
+                keys = _keys(document.metadata)
+                if not keys:
                     continue
-                for key in _keys(document.metadata):
-                    article = f"{text.anchor}\n{text.positive}".strip()
-                    self._rows.execute("insert or replace into articles values (?, ?)", (key, article))
+                made = next(make_pairs(document, "title-text", Surroundings()), None) if is_free else None
+                article = f"{made.anchor}\n{made.positive}".strip() if made is not None else ""
+                for key in keys:
+                    self._rows.execute(
+                        "insert into articles values (?, ?) on conflict (key) do update set "
+                        "text = case when text = '' then '' else excluded.text end",
+                        (key, article),
+                    )
 
     def __call__(self, reference: Mapping[str, Any]) -> str:
-        """Return title and abstract of what is cited, else its title; "" where neither is known."""
+        """Return title and abstract of what is cited, else its title; "" where it may not be learnt from."""
         for key in _keys(reference):
             found = self._rows.execute("select text from articles where key = ?", (key,)).fetchone()
             if found:

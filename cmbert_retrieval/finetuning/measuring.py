@@ -13,8 +13,9 @@ from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation.baselines import Rows
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, named_set
 from cmbert_retrieval.evaluation.measures import evaluate
-from cmbert_retrieval.finetuning.prepare import HELD_OUT, read_rows
+from cmbert_retrieval.finetuning.prepare import HELD_OUT
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
+from cmbert_retrieval.finetuning.tables import read_rows
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

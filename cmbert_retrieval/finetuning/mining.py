@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -62,27 +62,31 @@ class MiningReport:
             "none"
         )
 
+    def add(self, other: MiningReport) -> None:
+        """Add the counts of other pairs."""
+        for name in MiningReport.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
-@dataclass(slots=True)
+
 class _Pool:
     """The positives of all pairs, each once."""
 
-    texts: list[str] = field(default_factory=list)
-    documents: list[set[str]] = field(default_factory=list)
-    rows: dict[str, int] = field(default_factory=dict)
-    right: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-
-    @classmethod
-    def of(cls, pairs: Sequence[MinedPair]) -> _Pool:
-        pool = cls()
-        for pair in pairs:
-            row = pool.rows.setdefault(pair.positive, len(pool.texts))
-            if row == len(pool.texts):
-                pool.texts.append(pair.positive)
-                pool.documents.append(set())
-            pool.documents[row].add(pair.document)
-            pool.right[pair.anchor].add(row)
-        return pool
+    def __init__(self, pairs: Sequence[MinedPair]) -> None:
+        self.texts: list[str] = []
+        self.first: list[int] = []  # the pair that has it first
+        self.row: list[int] = []  # of each pair's positive
+        self.documents: list[set[str]] = []
+        self.right: dict[str, set[int]] = defaultdict(set)
+        known: dict[str, int] = {}
+        for place, pair in enumerate(pairs):
+            row = known.setdefault(_folded(pair.positive), len(self.texts))
+            if row == len(self.texts):
+                self.texts.append(pair.positive)
+                self.first.append(place)
+                self.documents.append(set())
+            self.row.append(row)
+            self.documents[row].add(pair.document)
+            self.right[_folded(pair.anchor)].add(row)
 
 
 def mine(
@@ -91,8 +95,8 @@ def mine(
     encoder: Encoder,
     *,
     notify: Callable[[int], None] = lambda count: None,
-) -> tuple[list[list[str]], MiningReport]:
-    """Return negatives for every pair, and what became of the answers that were looked at.
+) -> tuple[NDArray[np.int32], MiningReport]:
+    """Return ``[pairs, count]``, the pairs whose positives are negatives of each; -1 where there are fewer.
 
     All positives are indexed; words and vectors each give their first answers to an anchor, in turns. An
     answer is passed over when it is right for this anchor in any pair, when it is from the positive's
@@ -100,7 +104,7 @@ def mine(
     it may be another right answer then.
 
     Args:
-        pairs: of one source, or of several that ask alike.
+        pairs: of one source, or of several that ask alike; all are held in memory.
         recipe: how many, from where.
         encoder: searches, and decides what is too near.
         notify: told how many more pairs are done.
@@ -109,49 +113,36 @@ def mine(
         the margin is that of "positive-aware" mining: Moreira et al., "NV-Retriever", 2024 (TopK-PercPos).
     """
     report = MiningReport(pairs=len(pairs))
-    pool = _Pool.of(pairs)
+    pool = _Pool(pairs)
+    found = np.full((len(pairs), recipe.count), -1, np.int32)
     documents = (Document(str(row), text) for row, text in enumerate(pool.texts))
-    settings = ["passages=none"]
-    found: list[list[str]] = []
-    with Retriever.from_documents(documents, encoder=encoder, overrides=settings) as retriever:
+    deep = recipe.top + recipe.skip
+    with Retriever.from_documents(documents, encoder=encoder, overrides=["passages=none"]) as retriever:
         vectors = _unit(encoder.encode_document(pool.texts))
         for start in range(0, len(pairs), _BLOCK):
             block = pairs[start : start + _BLOCK]
             asked = _unit(encoder.encode_query([pair.anchor for pair in block]))
             queries = {str(place): pair.anchor for place, pair in enumerate(block)}
-            runs = [retriever.run(queries, k=recipe.top + recipe.skip, mode=mode) for mode in recipe.modes]
+            runs = [retriever.run(queries, k=deep, mode=mode) for mode in recipe.modes]
             for place, pair in enumerate(block):
                 ranked = [[int(id_) for id_ in run[str(place)]][recipe.skip :] for run in runs]
-                chosen = _chosen(pair, pool, _in_turns(ranked), asked[place], vectors, recipe, report)
-                found.append([pool.texts[row] for row in chosen])
+                limit = recipe.margin * float(vectors[pool.row[start + place]] @ asked[place])
+                chosen: list[int] = []
+                for row in _in_turns(ranked):
+                    if len(chosen) == recipe.count:
+                        break
+                    report.looked_at += 1
+                    if row in pool.right[_folded(pair.anchor)] or pair.document in pool.documents[row]:
+                        report.own += 1
+                    elif float(vectors[row] @ asked[place]) > limit:
+                        report.too_near += 1
+                    else:
+                        chosen.append(pool.first[row])
+                found[start + place, : len(chosen)] = chosen
             notify(len(block))
-    report.kept = sum(map(len, found))
-    report.without = sum(not negatives for negatives in found)
+    report.kept = int((found >= 0).sum())
+    report.without = int((found[:, 0] < 0).sum())
     return found, report
-
-
-def _chosen(
-    pair: MinedPair,
-    pool: _Pool,
-    candidates: Iterator[int],
-    asked: NDArray[np.float32],
-    vectors: NDArray[np.float32],
-    recipe: NegativesRecipe,
-    report: MiningReport,
-) -> list[int]:
-    limit = recipe.margin * float(vectors[pool.rows[pair.positive]] @ asked)
-    chosen: list[int] = []
-    for row in candidates:
-        if len(chosen) == recipe.count:
-            break
-        report.looked_at += 1
-        if row in pool.right[pair.anchor] or pair.document in pool.documents[row]:
-            report.own += 1
-        elif float(vectors[row] @ asked) > limit:
-            report.too_near += 1
-        else:
-            chosen.append(row)
-    return chosen
 
 
 def _in_turns(ranked: Sequence[Sequence[int]]) -> Iterator[int]:
@@ -162,6 +153,10 @@ def _in_turns(ranked: Sequence[Sequence[int]]) -> Iterator[int]:
             if row is not None and row not in seen:
                 seen.add(row)
                 yield row
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cmbert_retrieval.corpora.note_sections import note_sections
 from cmbert_retrieval.corpora.sentences import sentence_spans
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
     Attributes:
         anchor: what asks.
         positive: what answers.
-        document: the id of what the positive is from; its other texts are no negatives.
+        document: what the positive is from, as far as it is known; its other texts are no negatives.
         kind: how it was made, a ``PairKind``, or the reader that had it.
         negatives: what does not answer, where that is known.
     """
@@ -87,8 +87,8 @@ def make_pairs(document: Document, kind: str, around: Surroundings) -> Iterator[
     - ``parents``: the title of a code asks for that of the code above it.
     - ``summary-note``: the line that says what a note is about asks for the rest of it.
     """
-    for anchor, positive in _spread(list(_MAKERS[kind](document, around)), around.each):
-        yield Pair(anchor, positive, document.id, kind)
+    for anchor, positive, source in _spread(list(_MAKERS[kind](document, around)), around.each):
+        yield Pair(anchor, positive, source or document.id, kind)
 
 
 def texts_of(document: Document, around: Surroundings, *, names_only: bool) -> Iterator[str]:
@@ -103,7 +103,8 @@ def texts_of(document: Document, around: Surroundings, *, names_only: bool) -> I
     if names_only:
         return
     passages = passages_of(document)
-    yield from _spread([passage.text for passage in passages], around.each)
+    whole = _spread([passage.text for passage in passages], around.each)
+    yield from (cut_at_sentence(text, around.characters) for text in whole)
     sentences = [sentence for passage in passages for sentence in _sentences(passage.text)]
     yield from _spread([each for each in sentences if len(each) >= _SENTENCE_CHARACTERS], around.each)
     if beginning := _beginning(document, around.characters):
@@ -140,18 +141,23 @@ def cut_at_sentence(text: str, characters: int) -> str:
     return text[: whole or characters].strip()
 
 
-def _title_text(document: Document, around: Surroundings) -> Iterator[tuple[str, str]]:
-    if beginning := _beginning(document, around.characters):
-        yield document.title, beginning
+Made = Iterator[tuple[str, str, str]]
+"""Anchor, positive, and what the positive is from; "" for the document itself."""
 
 
-def _section_paragraph(document: Document, around: Surroundings) -> Iterator[tuple[str, str]]:
-    for passage in passages_of(document):
+def _title_text(document: Document, around: Surroundings) -> Made:
+    beginning = _beginning(document, around.characters)
+    if beginning and document.title:
+        yield document.title, beginning, ""
+
+
+def _section_paragraph(document: Document, around: Surroundings) -> Made:
+    for passage in passages_of(document) if document.title else ():
         if passage.heading and len(passage.text) >= _PARAGRAPH_CHARACTERS:
-            yield f"{document.title}: {passage.heading}", cut_at_sentence(passage.text, around.characters)
+            yield f"{document.title}: {passage.heading}", cut_at_sentence(passage.text, around.characters), ""
 
 
-def _sentence_context(document: Document, around: Surroundings) -> Iterator[tuple[str, str]]:
+def _sentence_context(document: Document, around: Surroundings) -> Made:
     passages = passages_of(document)
     abstract = " ".join(passage.text for passage in passages if passage.is_abstract)
     others = [(passage.text, "") for passage in passages if not passage.is_abstract]
@@ -163,17 +169,15 @@ def _sentence_context(document: Document, around: Surroundings) -> Iterator[tupl
         anchor = _without_marks(sentences[chosen])
         if len(anchor) >= _SENTENCE_CHARACTERS:
             rest = " ".join(sentences[:chosen] + sentences[chosen + 1 :])
-            yield anchor, f"{title}\n{rest}".strip()
+            yield anchor, f"{title}\n{rest}".strip(), ""
 
 
 _MARK = re.compile(r"\s?\[(\d+(?:\s?[,;–-]\s?\d+)*)\]")
 _MOST_CITED = 2
 
 
-def _citing_cited(document: Document, around: Surroundings) -> Iterator[tuple[str, str]]:
-    references = document.metadata.get("references")
-    if not isinstance(references, Sequence) or isinstance(references, str):
-        return
+def _citing_cited(document: Document, around: Surroundings) -> Made:
+    references = _numbered(document.metadata.get("references"))
     for passage in passages_of(document):
         for sentence in _sentences(passage.text):
             marks = _MARK.findall(sentence)
@@ -183,26 +187,41 @@ def _citing_cited(document: Document, around: Surroundings) -> Iterator[tuple[st
                 continue
             anchor = _without_marks(sentence)
             for number in numbers:
-                if len(anchor) >= _SENTENCE_CHARACTERS and 0 < number <= len(references):
-                    cited = around.cited(references[number - 1]) if around.cited else ""
-                    if cited:
-                        yield anchor, cut_at_sentence(cited, around.characters)
+                reference = references[number - 1] if 0 < number <= len(references) else None
+                if reference is None or around.cited is None or len(anchor) < _SENTENCE_CHARACTERS:
+                    continue
+                if cited := around.cited(reference):
+                    key = next((f"{kind}:{reference[kind]}" for kind in _KEYS if reference.get(kind)), cited)
+                    yield anchor, cut_at_sentence(cited, around.characters), str(key)
 
 
-def _names(document: Document, around: Surroundings) -> Iterator[tuple[str, str]]:
+_KEYS = ("pmid", "doi")
+
+
+def _numbered(given: object) -> list[Mapping[str, Any] | None]:
+    """Return references by their number in the list; None for a number with several works."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for place, reference in enumerate(given if isinstance(given, list | tuple) else ()):
+        if isinstance(reference, Mapping):
+            found.setdefault(str(reference.get("id") or place), []).append(reference)
+    return [works[0] if len(works) == 1 else None for works in found.values()]
+
+
+def _names(document: Document, around: Surroundings) -> Made:
     title = document.title.strip()
     for name in names_of(document):
         if title and name.casefold() != title.casefold():
-            yield name, title
+            yield name, title, ""
 
 
-def _parents(document: Document, around: Surroundings) -> Iterator[tuple[str, str]]:
-    above = (around.tree or {}).get(str(document.metadata.get("parent")))
+def _parents(document: Document, around: Surroundings) -> Made:
+    parent = str(document.metadata.get("parent"))
+    above = (around.tree or {}).get(parent)
     if above and document.title and above.title.casefold() != document.title.casefold():
-        yield document.title, above.title
+        yield document.title, above.title, parent
 
 
-def _summary_note(document: Document, around: Surroundings) -> Iterator[tuple[str, str]]:
+def _summary_note(document: Document, around: Surroundings) -> Made:
     text = document.text
     sections = document.sections or note_sections(text)
     for section in sections:
@@ -213,10 +232,10 @@ def _summary_note(document: Document, around: Surroundings) -> Iterator[tuple[st
             content = content[len(heading) :].lstrip(" :\n")
         rest = f"{text[: section.start].rstrip()}\n{text[section.end :].lstrip()}".strip()
         if content and len(rest) >= _PARAGRAPH_CHARACTERS:
-            yield " ".join(content.split()), cut_at_sentence(rest, around.characters)
+            yield " ".join(content.split()), cut_at_sentence(rest, around.characters), ""
 
 
-_MAKERS: dict[str, Callable[[Document, Surroundings], Iterator[tuple[str, str]]]] = {
+_MAKERS: dict[str, Callable[[Document, Surroundings], Made]] = {
     "title-text": _title_text,
     "section-paragraph": _section_paragraph,
     "sentence-context": _sentence_context,

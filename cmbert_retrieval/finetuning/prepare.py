@@ -7,6 +7,7 @@ The folder::
     train/ held_out/     pairs of each source
     texts/               texts of each source that a teacher is asked about, each once
     report.md report.json
+    vectors/ negatives/  what a teacher said of the texts, and what was mined: see ``stages.py``
 
 A source is made as a whole; killed, the same command goes on with the source that it was at.
 """
@@ -14,21 +15,21 @@ A source is made as a whole; killed, the same command goes on with the source th
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cmbert_retrieval import __version__
-from cmbert_retrieval.errors import CorpusError, MissingExtraError
+from cmbert_retrieval.errors import ConfigError, CorpusError, MissingExtraError
 from cmbert_retrieval.finetuning.citations import CitedArticles
-from cmbert_retrieval.finetuning.judged import read_pairs
 from cmbert_retrieval.finetuning.overlap import Overlaps
-from cmbert_retrieval.finetuning.pairs import Pair, Surroundings, make_pairs, texts_of
-from cmbert_retrieval.finetuning.recipe import PAIR_FILES, FinetuneRecipe, PairDataRecipe, PairSource
+from cmbert_retrieval.finetuning.pairs import Pair, Surroundings, cut_at_sentence, make_pairs, texts_of
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, PairDataRecipe
 from cmbert_retrieval.finetuning.report import (
     REPORT_JSON,
     REPORT_MARKDOWN,
@@ -36,25 +37,23 @@ from cmbert_retrieval.finetuning.report import (
     PairsReport,
     Report,
 )
+from cmbert_retrieval.finetuning.sources import FinetuningSource
+from cmbert_retrieval.finetuning.tables import PAIR_COLUMNS, TEXT_COLUMNS, TableWriter, read_rows
 from cmbert_retrieval.pretraining.cleaning import clean_text
 from cmbert_retrieval.pretraining.code_sentences import tree_of
-from cmbert_retrieval.pretraining.sources import OpenSource, excluded_names, source_facts
+from cmbert_retrieval.pretraining.sources import excluded_names, folded_name
 from cmbert_retrieval.pretraining.workfolder import WorkFolder, write_json
-from cmbert_retrieval.storage import atomic_file, make_folder, sha256_of
-from cmbert_retrieval.types import Document
-
-if TYPE_CHECKING:
-    import pyarrow
+from cmbert_retrieval.storage import atomic_file, make_folder
 
 COMPLETE = "pairs.json"
 TRAIN, HELD_OUT, TEXTS = "train", "held_out", "texts"
+VECTORS, NEGATIVES = "vectors", "negatives"
 FORMAT = 1
 
 _CITED = "cited.sqlite"
-_ROWS = 10_000
+_PARTS = (TRAIN, HELD_OUT, TEXTS, VECTORS, NEGATIVES, _CITED, REPORT_JSON, REPORT_MARKDOWN)
 _FEWEST_CHARACTERS = 3
-_OF_CODES = frozenset(("names", "parents"))
-"""Kinds of pairs that are made of the names of codes and terms."""
+_PACKAGES = ("pyarrow", "datasets", "accelerate", "sentence_transformers", "torch")
 
 Notify = Callable[[str, int], None]
 """Told a source and how many more of its documents are done."""
@@ -70,7 +69,7 @@ def prepare(
     """Prepare the pairs and texts of a recipe.
 
     Args:
-        recipe: of which ``data`` is used.
+        recipe: of which ``data`` is used; texts are written where there is a teacher.
         out: the folder to make, or to go on with. Complete, nothing is done.
         progress: told a source and how many more of its documents are done.
         restart: throw away what an earlier run made of another recipe.
@@ -78,34 +77,28 @@ def prepare(
     Raises:
         ConfigError: something in the recipe is wrong, or the folder is of another recipe.
         CorpusError: a source is not there or cannot be read on, or no pair and no text is left.
-        MissingExtraError: pyarrow is not installed.
+        MissingExtraError: a package is missing.
         StorageError: something cannot be written, or another process prepares this folder.
     """
     data = recipe.data
-    _check_packages()
-    sources = [_Source(name, source, data) for name, source in data.sources.items()]
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError.of("fine-tuning", package.replace("_", "-"), "pretrain")
+    sources = [FinetuningSource(name, source, data) for name, source in data.sources.items()]
     make_folder(out)
-    work = WorkFolder(
-        out,
-        "preparing.json",
-        COMPLETE,
-        (TRAIN, HELD_OUT, TEXTS, _CITED, REPORT_JSON, REPORT_MARKDOWN),
-        "pairs",
-    )
+    work = WorkFolder(out, "preparing.json", COMPLETE, _PARTS, "pairs")
     with work.alone():
         if restart:
             work.clear()
-        pins = {
-            "format": FORMAT,
-            "data": data.model_dump(mode="json"),
-            "files": {source.name: source.facts() for source in sources},
-            "version": __version__,
-        }
+        pins = {**pinned(recipe), "files": {source.name: source.facts() for source in sources}}
+        pins["excluded_ids"] = {source.name: _hash_of(source.excluded_ids) for source in sources}
+        names = excluded_names(data.exclude_names)
+        pins["excluded_names"] = _hash_of(names)
         if work.begin(pins):
             return Report.from_json(json.loads((out / REPORT_JSON).read_bytes()))
         for folder in (TRAIN, HELD_OUT, TEXTS):
             make_folder(out / folder)
-        report = _made(sources, data, out, progress)
+        report = _made(sources, recipe, names, out, progress)
         with atomic_file(out / REPORT_MARKDOWN) as file:
             file.write(report.to_markdown().encode())
         write_json(out / REPORT_JSON, report.to_json())
@@ -113,78 +106,140 @@ def prepare(
     return report
 
 
-def _made(sources: Sequence[_Source], data: PairDataRecipe, out: Path, progress: Notify) -> Report:
-    overlaps = Overlaps.of(data.overlap)
-    cited = None
-    if any("citing-cited" in source.recipe.pairs for source in sources):
-        cited = CitedArticles(out / _CITED)
-        for source in sources:
-            if source.recipe.pairs:
-                cited.add(source.documents(Counter(), Counter()))
-    taken: set[bytes] = set()  # pairs of all sources
-    told: set[bytes] = set()  # texts of all sources
+def pinned(recipe: FinetuneRecipe) -> dict[str, Any]:
+    """Return what of a recipe decides what is prepared, as JSON values."""
+    values = recipe.data.model_dump(mode="json")
+    for source in values["sources"].values():
+        del source["weight"]  # decides how often rows are seen, later
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "data": values,
+        "order": list(values["sources"]),  # of equal pairs the first one stays
+        "texts": recipe.teacher is not None,
+    }
+
+
+def check_prepared(recipe: FinetuneRecipe, data: Path) -> None:
+    """Raise ``ConfigError`` unless a folder holds what was prepared for a recipe, without reading sources."""
+    path = data / COMPLETE
+    if not path.is_file():
+        raise ConfigError(f"{data}: no {COMPLETE}; run first: cmbert finetune prepare RECIPE --out {data}")
+    WorkFolder(data, "preparing.json", COMPLETE, _PARTS, "pairs").begin(pinned(recipe))
+
+
+def _hash_of(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _made(
+    sources: Sequence[FinetuningSource],
+    recipe: FinetuneRecipe,
+    names: frozenset[str],
+    out: Path,
+    progress: Notify,
+) -> Report:
+    sieve = _Sieve(recipe.data, Overlaps.of(recipe.data.overlap), names)
+    cited = _cited(sources, out / _CITED)
     reports = []
     for source in sources:
         done = out / TEXTS / f"{source.name}.json"
         if done.exists():
             values = json.loads(done.read_bytes())
-            overlaps.found.update(values.pop("overlaps"))
+            sieve.remember(out, source.name, values.pop("found"), values.pop("copies"))
             reports.append(PairsReport(**values))
-            _remember(out, source.name, taken, told)
             continue
-        before = overlaps.found.copy()
-        one = _Making(source, data, overlaps, taken, told, cited)
-        report = one.write(out, partial(progress, source.name))
-        write_json(done, {**asdict(report), "overlaps": dict(overlaps.found - before)})
+        found, copies = sieve.overlaps.found.copy(), sieve.overlaps.copies.copy()
+        making = _Making(source, recipe.data, sieve, cited, tells=recipe.teacher is not None)
+        report = making.write(out, partial(progress, source.name))
+        counts = {
+            "found": dict(sieve.overlaps.found - found),
+            "copies": dict(sieve.overlaps.copies - copies),
+        }
+        write_json(done, {**asdict(report), **counts})
         reports.append(report)
     if cited is not None:
         cited.close()
         (out / _CITED).unlink()
     if not any(report.pairs or report.texts for report in reports):
         raise CorpusError("no pair and no text is left to learn from; take more sources, or exclude less")
-    found = [OverlapReport(*row) for row in overlaps.rows()]
-    return Report(reports, found, overlaps.words)
+    overlaps = sieve.overlaps
+    found_in = [
+        OverlapReport(name, **asdict(overlaps.sizes[name]), found=overlaps.found[name],
+                      copies=overlaps.copies[name])
+        for name in overlaps.sets
+    ]  # fmt: skip
+    return Report(reports, found_in, overlaps.words)
 
 
-class _Source:
-    """A source that is known to be there."""
+def _cited(sources: Sequence[FinetuningSource], path: Path) -> CitedArticles | None:
+    if not any("citing-cited" in source.recipe.pairs for source in sources):
+        return None
+    cited = CitedArticles(path)
+    for source in sources:
+        if source.file is None and not source.of_codes:
+            cited.add(
+                (document, not reason and not source.is_held_out(document.id))
+                for document, reason in source.documents()
+                if document is not None
+            )
+    return cited
 
-    def __init__(self, name: str, recipe: PairSource, data: PairDataRecipe) -> None:
-        self.name, self.recipe = name, recipe
-        self.of_codes = not _OF_CODES.isdisjoint(recipe.pairs)
-        self._open: OpenSource | None = None
-        if recipe.reader not in PAIR_FILES:
-            opened = recipe.model_copy(update={"sentences": True}) if self.of_codes else recipe
-            self._open = OpenSource(name, opened, data.held_out, excluded_names(data.exclude_names))
 
-    def facts(self) -> list[dict[str, Any]]:
-        """Return what tells that the source has not changed."""
-        if self._open is not None:
-            return source_facts(self._open)
-        path = Path(self.recipe.path)
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        return [{"path": str(file), "checksum": sha256_of(file)} for file in files if file.is_file()]
+class _Sieve:
+    """Takes pairs and texts once, and none that is held out or measured on."""
 
-    def documents(self, left_out: Counter[str], licenses: Counter[str]) -> Iterator[Document]:
-        """Yield the documents that may be learnt from, and count the others."""
-        assert self._open is not None
-        for record in self._open.corpus.records():
-            document = record.document
-            if document is None:
-                left_out["unusable"] += not record.deleted
-                continue
-            license_name = self._open.license_of(document)
-            if not self._open.is_licensed(license_name):
-                left_out["other_license"] += 1
-            elif reason := self._open.exclusion(document):
-                left_out[reason] += 1
-            else:
-                licenses[license_name] += 1
-                yield document
+    def __init__(self, data: PairDataRecipe, overlaps: Overlaps, names: frozenset[str]) -> None:
+        self.overlaps = overlaps
+        self._data, self._names = data, names
+        self._taken: set[bytes] = set()
+        self._told: set[bytes] = set()
 
-    def is_held_out(self, id: str) -> bool:
-        """Return whether the pairs of a document are kept for measuring."""
-        return self._open is not None and self._open.is_held_out(id)
+    def pair(self, pair: Pair) -> tuple[Pair | None, str]:
+        """Return a pair as it is learnt from, or None and why it is not."""
+        anchor = clean_text(pair.anchor)
+        positive = cut_at_sentence(clean_text(pair.positive), self._data.text_characters)
+        key = _digest(anchor, positive)
+        if len(anchor) > self._data.anchor_characters:
+            return None, "long_anchor"
+        if min(len(anchor), len(positive)) < _FEWEST_CHARACTERS:
+            return None, "short"
+        if anchor.casefold() == positive.casefold():
+            return None, "same"
+        if key in self._taken:
+            return None, "duplicate"
+        if self._is_named(anchor) or self._is_named(positive):
+            return None, "excluded_names"
+        if self.overlaps.of_text(anchor) or self.overlaps.of_text(positive):
+            return None, "overlap"
+        self._taken.add(key)
+        negatives = (cut_at_sentence(clean_text(text), self._data.text_characters) for text in pair.negatives)
+        kept = [text for text in negatives if text and text != positive and not self.overlaps.of_text(text)]
+        return pair._replace(anchor=anchor, positive=positive, negatives=tuple(kept)), ""
+
+    def text(self, text: str) -> tuple[str | None, str]:
+        """Return a text as the teacher is asked about it, or None and why it is not."""
+        text = cut_at_sentence(clean_text(text), self._data.text_characters)
+        key = _digest(text)
+        if len(text) < _FEWEST_CHARACTERS or key in self._told or self._is_named(text):
+            return None, ""
+        if self.overlaps.of_text(text):
+            return None, "overlap"
+        self._told.add(key)
+        return text, ""
+
+    def remember(self, out: Path, name: str, found: dict[str, int], copies: dict[str, int]) -> None:
+        """Take what an earlier run made of a source."""
+        self.overlaps.found.update(found)
+        self.overlaps.copies.update(copies)
+        for part in (TRAIN, HELD_OUT):
+            for row in read_rows(out / part / f"{name}.arrow"):
+                self._taken.add(_digest(row["anchor"], row["positive"]))
+        for row in read_rows(out / TEXTS / f"{name}.arrow"):
+            self._told.add(_digest(row["text"]))
+
+    def _is_named(self, text: str) -> bool:
+        return bool(self._names) and folded_name(text) in self._names
 
 
 class _Making:
@@ -192,169 +247,87 @@ class _Making:
 
     def __init__(
         self,
-        source: _Source,
+        source: FinetuningSource,
         data: PairDataRecipe,
-        overlaps: Overlaps,
-        taken: set[bytes],
-        told: set[bytes],
+        sieve: _Sieve,
         cited: CitedArticles | None,
+        *,
+        tells: bool,
     ) -> None:
-        self._source, self._data, self._overlaps = source, data, overlaps
-        self._taken, self._told, self._cited = taken, told, cited
-        self.report = PairsReport(source.name)
+        self._source, self._data, self._sieve = source, data, sieve
+        self._cited, self._tells = cited, tells
+        self._report = PairsReport(source.name)
+        self._left_out: Counter[str] = Counter()
+        self._licenses: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
 
     def write(self, out: Path, notify: Callable[[int], None]) -> PairsReport:
         """Write all files of the source, and return what became of it."""
-        name = f"{self._source.name}.arrow"
-        left_out: Counter[str] = Counter()
-        licenses: Counter[str] = Counter()
+        name, report = f"{self._source.name}.arrow", self._report
         with (
-            Table(out / TRAIN / name, PAIR_COLUMNS) as train,
-            Table(out / HELD_OUT / name, PAIR_COLUMNS) as held_out,
-            Table(out / TEXTS / name, TEXT_COLUMNS) as texts,
+            TableWriter(out / TRAIN / name, PAIR_COLUMNS) as train,
+            TableWriter(out / HELD_OUT / name, PAIR_COLUMNS) as held_out,
+            TableWriter(out / TEXTS / name, TEXT_COLUMNS) as texts,
         ):
-            for pairs, others, is_held_out in self._groups(left_out, licenses, notify):
-                for pair in filter(None, map(self._kept, pairs)):
-                    if is_held_out:
-                        self.report.held_out += 1
-                        held_out.add(pair._asdict())
-                        continue
-                    self._kinds[pair.kind] += 1
-                    train.add(pair._asdict())
-                    others = [*others, pair.anchor, pair.positive]
-                if not is_held_out:
-                    for text in filter(None, map(self._new, others)):
-                        self.report.texts += 1
-                        texts.add({"text": text})
-        self.report.left_out, self.report.licenses = dict(left_out), dict(licenses.most_common())
-        self.report.kinds, self.report.dropped = dict(self._kinds), dict(self._dropped)
-        return self.report
-
-    def _groups(
-        self, left_out: Counter[str], licenses: Counter[str], notify: Callable[[int], None]
-    ) -> Iterator[tuple[list[Pair], list[str], bool]]:
-        """Yield pairs and further texts of a document, and whether they are held out."""
-        source = self._source
-        if source.recipe.reader in PAIR_FILES:
-            for pair in read_pairs(source.name, source.recipe):
+            for pairs, more, license_name, is_held_out in self._groups():
                 notify(1)
-                licenses[source.recipe.license or "unknown"] += 1
-                yield [pair], [], False
-            return
-        tree = None
-        if "parents" in source.recipe.pairs:
-            tree = tree_of(source.documents(Counter(), Counter()))
-        around = Surroundings(source.recipe.each, self._data.text_characters, tree, self._cited)
-        for document in source.documents(left_out, licenses):
-            notify(1)
-            self.report.documents += 1
-            pairs = [pair for kind in source.recipe.pairs for pair in make_pairs(document, kind, around)]
-            texts = []
-            if source.recipe.texts:
-                texts = list(texts_of(document, around, names_only=source.of_codes))
-            yield pairs, texts, source.is_held_out(document.id)
+                kept = [made for pair in pairs if (made := self._kept(pair)) is not None]
+                for pair in kept:
+                    (held_out if is_held_out else train).add(pair._asdict())
+                if is_held_out:
+                    report.held_out += len(kept)
+                    continue
+                self._kinds.update(pair.kind for pair in kept)
+                told = 0
+                sides = (text for pair in kept for text in (pair.anchor, pair.positive))
+                for text in [*more, *sides] if self._tells else ():
+                    told += self._tell(text, texts)
+                report.texts += told
+                self._licenses[license_name] += bool(kept or told)
+        report.left_out, report.licenses = dict(+self._left_out), dict((+self._licenses).most_common())
+        report.kinds, report.dropped = dict(self._kinds), dict(self._dropped)
+        return report
 
     def _kept(self, pair: Pair) -> Pair | None:
-        anchor, positive = clean_text(pair.anchor), clean_text(pair.positive)
-        made = pair._replace(
-            anchor=anchor, positive=positive, negatives=tuple(map(clean_text, pair.negatives))
-        )
-        key = _digest(anchor, positive)
-        if len(anchor) > self._data.anchor_characters:
-            reason = "long_anchor"
-        elif min(len(anchor), len(positive)) < _FEWEST_CHARACTERS:
-            reason = "short"
-        elif anchor.casefold() == positive.casefold():
-            reason = "same"
-        elif key in self._taken:
-            reason = "duplicate"
-        elif self._overlaps.of_text(anchor) or self._overlaps.of_text(positive):
-            reason = "overlap"
-        else:
-            self._taken.add(key)
-            return made
-        self._dropped[reason] += 1
-        return None
+        made, reason = self._sieve.pair(pair)
+        if reason:
+            self._dropped[reason] += 1
+        return made
 
-    def _new(self, text: str) -> str | None:
-        text = clean_text(text)
-        key = _digest(text)
-        if len(text) < _FEWEST_CHARACTERS or key in self._told:
-            return None
-        self._told.add(key)
-        if self._overlaps.of_text(text):
-            self.report.texts_overlap += 1
-            return None
-        return text
+    def _tell(self, text: str, texts: TableWriter) -> bool:
+        made, reason = self._sieve.text(text)
+        self._report.texts_overlap += reason == "overlap"
+        if made is not None:
+            texts.add({"text": made})
+        return made is not None
+
+    def _groups(self) -> Iterator[tuple[list[Pair], list[str], str, bool]]:
+        """Yield pairs and further texts of a document, its licence, and whether they are held out."""
+        source, recipe = self._source, self._source.recipe
+        if source.file is not None:
+            license_name = recipe.license or "unknown"
+            for pair in source.file.pairs(self._left_out):
+                yield [pair], [], license_name, source.is_held_out(pair.document)
+            return
+        tree = tree_of(source.free_documents()) if "parents" in recipe.pairs else None
+        around = Surroundings(recipe.each, self._data.text_characters, tree, self._cited)
+        for document, reason in source.documents():
+            if document is None:
+                self._left_out[reason] += 1
+                continue
+            self._report.documents += 1
+            if not reason and not source.of_codes:
+                copied = self._sieve.overlaps.of_document(document.title, document.text)
+                reason = "copies" if copied else ""
+            if reason:
+                self._left_out[reason] += 1
+                continue
+            pairs = [pair for kind in recipe.pairs for pair in make_pairs(document, kind, around)]
+            texts = list(texts_of(document, around, names_only=source.of_codes)) if recipe.texts else []
+            yield pairs, texts, source.license_of(document), source.is_held_out(document.id)
 
 
 def _digest(*texts: str) -> bytes:
     data = "\0".join(texts).casefold().encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=8).digest()
-
-
-def _remember(out: Path, name: str, taken: set[bytes], told: set[bytes]) -> None:
-    for part in (TRAIN, HELD_OUT):
-        for row in read_rows(out / part / f"{name}.arrow"):
-            taken.add(_digest(row["anchor"], row["positive"]))
-    for row in read_rows(out / TEXTS / f"{name}.arrow"):
-        told.add(_digest(row["text"]))
-
-
-PAIR_COLUMNS = {"anchor": "string", "positive": "string", "document": "string", "kind": "string",
-                "negatives": "list"}  # fmt: skip
-TEXT_COLUMNS = {"text": "string"}
-
-
-class Table:
-    """Rows to an Arrow stream, some thousand at a time; the file appears when it is whole."""
-
-    def __init__(self, path: Path, columns: dict[str, str]) -> None:
-        import pyarrow
-
-        kinds = {"string": pyarrow.string(), "list": pyarrow.list_(pyarrow.string())}
-        self._schema: pyarrow.Schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
-        self._file = atomic_file(path)
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Table:
-        import pyarrow
-
-        self._writer = pyarrow.ipc.new_stream(self._file.__enter__(), self._schema)
-        return self
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Take a row."""
-        self._rows.append(row)
-        if len(self._rows) == _ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow
-
-        self._writer.write_table(pyarrow.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
-
-    def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self._flush()
-        self._writer.close()
-        self._file.__exit__(*error)
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table, some thousand of them in memory at a time."""
-    import pyarrow
-
-    with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as reader:
-        for batch in reader:
-            yield from batch.to_pylist()
-
-
-def _check_packages() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtraError.of("preparing pairs", "pyarrow", "pretrain")

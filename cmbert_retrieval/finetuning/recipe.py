@@ -65,10 +65,14 @@ class OverlapRecipe(Section):
     is one that has a whole question of at least four. Function words and numbers do not count as words."""
 
 
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+"""A name that files can have."""
+
+
 class PairDataRecipe(Section):
     """What is learnt from."""
 
-    sources: dict[str, PairSource] = Field(min_length=1)
+    sources: dict[SourceName, PairSource] = Field(min_length=1)
     """A name of yours -> what is read and which pairs are made of it."""
 
     exclude_names: str | None = None
@@ -88,7 +92,7 @@ class PairDataRecipe(Section):
 
 
 class NegativesRecipe(Section):
-    """Texts that are near an anchor and do not answer it, found by searching the positives of all sources."""
+    """Texts that are near an anchor and do not answer it, found by searching the positives of its source."""
 
     count: int = Field(default=3, ge=1, le=32)
     """Of every pair."""
@@ -117,7 +121,10 @@ class TeacherRecipe(Section):
     """``minilm`` for the one that the extra of this name brings, else a hub id or a folder."""
 
     max_tokens: int = Field(default=256, ge=16)
-    """Of a text that it reads; so does the student while it learns from it."""
+    """Of a text that it reads."""
+
+    dtype: Literal["auto", "int8", "float32", "bfloat16"] = "auto"
+    """Its precision. auto: int8 where the model has an export, as ``minilm`` has."""
 
 
 class StudentRecipe(ModelRecipe):
@@ -173,8 +180,8 @@ class StageRecipe(Section):
     symmetric: bool = True
     """Anchors are looked for by positives, too."""
 
-    negatives: bool = False
-    """Take mined negatives along."""
+    negatives: int = Field(default=0, ge=0, le=32)
+    """Negatives that every pair takes along: those that came with it, mined ones, then some by chance."""
 
     similarity: float = Field(default=1.0, ge=0)
     """Weight of the loss that compares similarities within a batch with the teacher's; that of the vectors
@@ -284,10 +291,19 @@ class FinetuneRecipe(Section):
                 raise ValueError("a stage learns from a teacher's texts, but there is no 'teacher'")
             if "teacher" in (self.model.tokenizer, self.model.embeddings):
                 raise ValueError("the model takes something of its teacher, but there is no 'teacher'")
-        if self.negatives is None and any(stage.negatives for stage in self.stages):
-            raise ValueError("a stage takes negatives, but nothing says how they are found: 'negatives'")
+        longest = self.teacher.max_tokens if self.teacher is not None else 0
+        if any(stage.texts and stage.tokens < longest for stage in self.stages):
+            raise ValueError("a stage reads less of a text than its teacher did: stages.N.tokens")
         if self.model.checkpoint is not None and self.model.vocabulary is not None:
             raise ValueError("model.vocabulary trims a new model's tokenizer; a checkpoint keeps its own")
+        if self.model.embeddings == "teacher" and self.model.tokenizer != "teacher":
+            raise ValueError("embeddings of the teacher need its tokenizer: model.tokenizer: teacher")
+        if self.model.checkpoint is not None and self.model.embeddings == "teacher":
+            raise ValueError("a checkpoint has its own embeddings; leave model.embeddings out")
+        if self.model.checkpoint is None and any(
+            size >= self.model.hidden_size for size in self.model.matryoshka
+        ):
+            raise ValueError(f"model.matryoshka: expected lengths below {self.model.hidden_size}")
         if self.model.checkpoint is None and self.model.tokenizer is None:
             raise ValueError("a model without a 'checkpoint' has no tokenizer; name one: model.tokenizer")
         return self

@@ -12,10 +12,13 @@ REPORT_JSON, REPORT_MARKDOWN = "report.json", "report.md"
 
 LEFT_OUT = {
     "unusable": "unusable",
+    "withdrawn": "withdrawn",
+    "missing": "not there",
     "other_license": "other licence",
     "excluded_ids": "excluded by id",
     "excluded_split": "frozen split",
     "excluded_names": "excluded by name",
+    "copies": "of an evaluation set",
 }
 """Why a document gives nothing -> its heading."""
 
@@ -24,6 +27,7 @@ DROPPED = {
     "short": "too short",
     "same": "both alike",
     "duplicate": "duplicates",
+    "excluded_names": "excluded by name",
     "overlap": "overlaps",
 }
 """Why a pair is not taken -> its heading."""
@@ -69,8 +73,9 @@ class OverlapReport:
         name: the set's, as the recipe has it.
         documents: of it.
         questions: of its test and validation parts.
-        short: questions too short to be looked for.
-        found: pairs and texts that were dropped for it.
+        short: titles, documents and questions too short to be looked for.
+        found: texts that were dropped for it.
+        copies: documents that were left out as one of its own.
     """
 
     name: str
@@ -78,6 +83,7 @@ class OverlapReport:
     questions: int
     short: int
     found: int = 0
+    copies: int = 0
 
 
 @dataclass(slots=True)
@@ -138,15 +144,23 @@ class Report:
         if not self.overlaps:
             return ["Overlap with evaluation sets was not looked for: data.overlap names none."]
         table = markdown_table(
-            ["evaluation set", "documents", "questions", "too short", "pairs and texts dropped"],
+            ["evaluation set", "documents", "questions", "too short", "documents left out", "texts dropped"],
             [
-                [one.name, *(f"{count:,}" for count in (one.documents, one.questions, one.short, one.found))]
+                [
+                    one.name,
+                    f"{one.documents:,}",
+                    f"{one.questions:,}",
+                    f"{one.short:,}",
+                    f"{one.copies:,}",
+                    f"{one.found:,}",
+                ]
                 for one in self.overlaps
             ],
         )
         about = (
             f"Texts that have {self.words} words in a row in common with a document or a question of these "
-            "sets, or a whole question of at least 4, are dropped; function words and numbers do not count:"
+            "sets, or a whole one of at least 4, are dropped, and documents that have twice as many or the "
+            "title of one are left out; function words and numbers do not count:"
         )
         return [about, "", *table]
 

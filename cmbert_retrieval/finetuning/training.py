@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,30 +14,34 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import disable_progress_bars
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.sampler import DefaultBatchSampler, NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer import losses
-from torch.utils.data import RandomSampler
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.utils.logging import disable_progress_bar
 
 from cmbert_retrieval.encoders.devices import choose_device
-from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.errors import CmbertError, ConfigError
 from cmbert_retrieval.finetuning import packing
-from cmbert_retrieval.finetuning.card import model_card
+from cmbert_retrieval.finetuning.card import ROWS, last_measured, model_card
 from cmbert_retrieval.finetuning.losses import TeacherLoss
 from cmbert_retrieval.finetuning.measuring import Measures, encoder_of
-from cmbert_retrieval.finetuning.mixture import TEXTS_NAME, stage_datasets
-from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS, read_rows
+from cmbert_retrieval.finetuning.mixture import (
+    PAIRS_NAME,
+    TEXTS_NAME,
+    StageBatches,
+    StageRows,
+    open_stage,
+)
+from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
 from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
 from cmbert_retrieval.finetuning.students import build_student, open_student
-from cmbert_retrieval.finetuning.teacher import VectorCache
+from cmbert_retrieval.finetuning.tables import Table
 from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
 from cmbert_retrieval.pretraining.card import CARD
 from cmbert_retrieval.pretraining.checkpoints import SafeTraining, last_checkpoint
@@ -51,9 +54,8 @@ from cmbert_retrieval.pretraining.training import (
     settle_memory,
     uses_bf16,
 )
+from cmbert_retrieval.pretraining.workfolder import write_json
 from cmbert_retrieval.storage import fsync_folder, fsync_tree, sha256_of
-
-logger = logging.getLogger(__name__)
 
 START = "start"
 """The folder of the model that a run begins with."""
@@ -77,7 +79,6 @@ def finetune(
     data: Path,
     out: Path,
     *,
-    cache: VectorCache | None = None,
     teacher: Path | None = None,
     bar: Callable[[str, int], AbstractContextManager[Bar]],
 ) -> Outcome:
@@ -85,9 +86,8 @@ def finetune(
 
     Args:
         recipe: what is done.
-        data: prepared pairs, with negatives where a stage takes them.
+        data: prepared pairs, with vectors and negatives where a stage takes them.
         out: gets a folder a stage, and the finished model.
-        cache: what the teacher said of the texts.
         teacher: the folder of its weights, where the model takes something of it.
         bar: makes what progress is shown on, for a label and a number of steps.
 
@@ -96,7 +96,6 @@ def finetune(
         DivergedError: the loss is not a number any more.
     """
     disable_progress_bar()  # of transformers, for each file that it writes
-    disable_progress_bars()  # of datasets
     on_cpu = choose_device(None).type == "cpu"
     if on_cpu:
         settle_memory()
@@ -104,19 +103,19 @@ def finetune(
         out.mkdir(parents=True, exist_ok=True)
         _pin(recipe, data, out)
         texts = (
-            row["text"] for name in recipe.data.sources for row in read_rows(data / TEXTS / f"{name}.arrow")
+            text
+            for name in recipe.data.sources
+            for text in Table(data / TEXTS / f"{name}.arrow").values("text")
         )
         build_student(recipe.model, teacher, seed=recipe.seed, folder=out / START, texts=texts)
     measures = Measures(recipe, data)
     begin, measured = out / START, dict[str, float]()
-    for number, stage in enumerate(recipe.stages, start=1):
-        folder = out / f"stage-{number}"
+    for number in range(len(recipe.stages)):
+        folder = out / f"stage-{number + 1}"
+        run = _Stage(recipe, number, data, folder, begin, measures)
+        measured = run.train(partial(bar, f"stage {number + 1} of {len(recipe.stages)}"))
         if not (folder / FINISHED).exists():
-            run = _Stage(recipe, stage, number, data, folder, begin, cache, measures)
-            label = f"stage {number} of {len(recipe.stages)}"
-            measured = run.train(partial(bar, label))
-            if not (folder / FINISHED).exists():
-                return Outcome(None, measured)
+            return Outcome(None, measured)
         begin = folder / FINISHED
     return Outcome(begin, measured)
 
@@ -124,23 +123,41 @@ def finetune(
 def _pin(recipe: FinetuneRecipe, data: Path, out: Path) -> None:
     pinned = recipe.model_dump(mode="json")
     # How often is looked and told may change between two runs of the same training.
-    del pinned["measured"]
-    for name in ("checkpoint_steps", "evaluate_steps", "log_steps", "report_to", "attention"):
+    for name in ("checkpoint_steps", "evaluate_steps", "log_steps", "report_to", "attention", "micro_batch"):
         del pinned["training"][name]
     pin_run(out, pinned, sha256_of(data / COMPLETE))
 
 
 class FinetuneTrainer(SafeTraining, SentenceTransformerTrainer):  # type: ignore[misc]
-    """sentence-transformers' trainer with safe checkpoints, and a card of our own."""
+    """sentence-transformers' trainer on the batches of a stage, with safe checkpoints."""
 
-    warmup = 0.0
-    """Share of the steps in which the learning rate rises."""
+    def __init__(self, *, rows: StageRows, batches: StageBatches, warmup: float, **settings: Any) -> None:
+        """Take what sentence-transformers' trainer takes.
+
+        Args:
+            rows: what is learnt from.
+            batches: of this process.
+            warmup: share of the steps in which the learning rate rises.
+            settings: of sentence-transformers' trainer.
+        """
+        self._rows, self._batches, self._warmup = rows, batches, warmup
+        super().__init__(**settings)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the batches as they come: they are divided among the processes already."""
+        return DataLoader(
+            self._rows,
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LambdaLR:
         """Let the learning rate rise, then fall evenly."""
-        factor = partial(warmup_linear, steps=num_training_steps, warmup=self.warmup)
+        factor = partial(warmup_linear, steps=num_training_steps, warmup=self._warmup)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
 
@@ -154,7 +171,6 @@ class _Measuring(TrainerCallback):  # type: ignore[misc]
     def __init__(self, measures: Measures, steps: int) -> None:
         self._measures, self._steps = measures, steps
         self.trainer: FinetuneTrainer | None = None
-        self.last: dict[str, float] = {}
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
         """Measure where it is time."""
@@ -170,14 +186,13 @@ class _Measuring(TrainerCallback):  # type: ignore[misc]
         if not trainer.is_world_process_zero():
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
-        was_training, length = model.training, model.max_seq_length
+        was_training = model.training
         model.eval()
         with torch.inference_mode(), trainer.compute_loss_context_manager():
-            self.last = self._measures.of(encoder_of(model))
+            found = self._measures.of(encoder_of(model))
         model.train(was_training)
-        model.max_seq_length = length
-        if self.last:
-            trainer.log({f"eval_{name}": value for name, value in self.last.items()})
+        if found:
+            trainer.log({f"eval_{name}": value for name, value in found.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,75 +200,71 @@ class _Stage:
     """One stage, ready to be trained."""
 
     recipe: FinetuneRecipe
-    stage: StageRecipe
     number: int
     data: Path
     folder: Path
     begin: Path
-    cache: VectorCache | None
     measures: Measures
+
+    @property
+    def stage(self) -> StageRecipe:
+        """What is done."""
+        return self.recipe.stages[self.number]
 
     def train(self, bar: Callable[[int], AbstractContextManager[Bar]]) -> dict[str, float]:
         """Train to the end, or to where a signal stops it; return the last measurement."""
+        if (self.folder / FINISHED).exists():
+            return last_measured(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        rows, batches, counts = open_stage(self.recipe, self.number, self.data)
         device = choose_device(None)
         attention, packed = _attention(self.recipe.training.attention, device)
         model = open_student(self.begin, attention=attention, tokens=self.stage.tokens)
         if packed:
             packing.pack_inputs(model)
         stop, measuring = StopOnSignal(), _Measuring(self.measures, self.recipe.training.evaluate_steps)
-        trainer = self._trainer(model, stop, measuring)
-        measuring.trainer = trainer
-        steps = len(trainer.get_train_dataloader())
-        with bar(steps) as shown:
-            trainer.add_callback(ShowProgress(shown, 1))
+        shared = StageBatches(batches, rank=int(os.environ.get("RANK", "0")), processes=_processes())
+        with bar(len(shared)) as shown:
+            trainer = FinetuneTrainer(
+                rows=rows,
+                batches=shared,
+                warmup=self.stage.warmup,
+                model=model,
+                args=self._arguments(device),
+                loss={TEXTS_NAME: self._teacher_loss(model), PAIRS_NAME: self._contrastive(model)},
+                optimizers=(make_optimizer(model, self.recipe.training, self.stage.learning_rate), None),
+                callbacks=[stop, measuring, TableLog(self.folder), ShowProgress(shown, 1)],
+            )
+            for talkative in (PrinterCallback, ProgressCallback):
+                trainer.remove_callback(talkative)
+            measuring.trainer = trainer
             resumed = last_checkpoint(self.folder)
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if not stop.stopped and trainer.is_world_process_zero():
-            self._finish(trainer.accelerator.unwrap_model(trainer.model))
+            if trainer.state.global_step != len(shared):
+                raise CmbertError(
+                    f"{self.folder}: ended at step {trainer.state.global_step} of {len(shared)}; run it again"
+                )
+            self._finish(trainer.accelerator.unwrap_model(trainer.model), counts)
         trainer.accelerator.wait_for_everyone()
-        return measuring.last
+        return last_measured(self.folder)
 
-    def _finish(self, model: SentenceTransformer) -> None:
+    def _finish(self, model: SentenceTransformer, counts: Mapping[str, int]) -> None:
         finished = self.folder / FINISHED
         building = finished.with_name(f"{FINISHED}.building")
         shutil.rmtree(building, ignore_errors=True)
         model.max_seq_length = self.recipe.model.length
         model.save(str(building), create_model_card=False)
+        write_json(self.folder / ROWS, counts)
         report = Report.from_json(json.loads((self.data / REPORT_JSON).read_bytes()))
-        stages = [self.folder.with_name(f"stage-{number}") for number in range(1, self.number + 1)]
+        stages = [self.folder.with_name(f"stage-{number + 1}") for number in range(self.number + 1)]
         (building / CARD).write_text(model_card(self.recipe, report, stages), encoding="utf-8")
         fsync_tree(building)
         building.rename(finished)
         fsync_folder(self.folder)
 
-    def _trainer(
-        self, model: SentenceTransformer, stop: StopOnSignal, measuring: _Measuring
-    ) -> FinetuneTrainer:
-        datasets = stage_datasets(self.recipe, self.stage, self.data, self.cache)
-        found = {
-            name: self._teacher_loss(model) if name == TEXTS_NAME else self._contrastive(model)
-            for name in datasets
-        }
-        optimizer = make_optimizer(model, self.recipe.training, self.stage.learning_rate)
-        trainer = FinetuneTrainer(
-            model=model,
-            args=self._arguments(),
-            train_dataset=datasets,
-            loss=found,
-            optimizers=(optimizer, None),
-            callbacks=[stop, measuring, TableLog(self.folder)],
-        )
-        trainer.warmup = self.stage.warmup
-        for talkative in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(talkative)
-        return trainer
-
     def _teacher_loss(self, model: SentenceTransformer) -> TeacherLoss:
-        assert self.cache is not None
-        return TeacherLoss(
-            model, self.cache, similarity=self.stage.similarity, shorter=self.recipe.model.matryoshka
-        )
+        return TeacherLoss(model, similarity=self.stage.similarity, shorter=self.recipe.model.matryoshka)
 
     def _contrastive(self, model: SentenceTransformer) -> torch.nn.Module:
         stage, training = self.stage, self.recipe.training
@@ -275,18 +286,15 @@ class _Stage:
         width = model[0].model.config.hidden_size
         return losses.MatryoshkaLoss(model, made, matryoshka_dims=[width, *dims])
 
-    def _arguments(self) -> SentenceTransformerTrainingArguments:
+    def _arguments(self, device: torch.device) -> SentenceTransformerTrainingArguments:
         recipe, stage, training = self.recipe, self.stage, self.recipe.training
-        device = choose_device(None)
-        negatives = [f"negative_{place}" for place in range(1, 33)]
         prompts = {"anchor": recipe.model.query_prompt}
-        prompts |= dict.fromkeys(("positive", "text", *negatives), recipe.model.document_prompt)
+        answers = ("positive", "text", *(f"negative_{place + 1}" for place in range(stage.negatives)))
+        prompts |= dict.fromkeys(answers, recipe.model.document_prompt)
+        _check_shares(stage)
         return SentenceTransformerTrainingArguments(
             output_dir=str(self.folder),
             num_train_epochs=1,
-            per_device_train_batch_size=_share(stage.pair_batch),
-            batch_sampler=partial(_sampler, stage),
-            dataloader_drop_last=True,
             max_grad_norm=training.max_gradient_norm,
             bf16=uses_bf16(training.precision, device),
             use_cpu=device.type == "cpu",
@@ -304,42 +312,16 @@ class _Stage:
         )
 
 
-def _sampler(
-    stage: StageRecipe,
-    dataset: Any,
-    batch_size: int,
-    drop_last: bool,
-    valid_label_columns: list[str] | None = None,
-    generator: torch.Generator | None = None,
-    seed: int = 0,
-) -> DefaultBatchSampler:
-    """Return batches of texts for the teacher, or of pairs without equal texts among them."""
-    settings: Mapping[str, Any] = {
-        "drop_last": drop_last,
-        "valid_label_columns": valid_label_columns,
-        "generator": generator,
-        "seed": seed,
-    }
-    if "label" in dataset.column_names:
-        rows = RandomSampler(dataset, generator=generator)
-        return DefaultBatchSampler(rows, batch_size=_share(stage.text_batch), **settings)
-    return NoDuplicatesBatchSampler(dataset, batch_size=_share(stage.pair_batch), **settings)
-
-
 def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _share(batch: int) -> int:
-    """Return a process's part of a batch.
-
-    Raises:
-        ConfigError: the processes cannot divide it.
-    """
+def _check_shares(stage: StageRecipe) -> None:
+    """Raise ``ConfigError`` where the processes cannot divide a batch."""
     processes = _processes()
-    if batch % processes:
-        raise ConfigError(f"a batch of {batch} cannot be divided among {processes} processes")
-    return batch // processes
+    for batch in (stage.text_batch, stage.pair_batch):
+        if batch % processes:
+            raise ConfigError(f"a batch of {batch} cannot be divided among {processes} processes")
 
 
 def _attention(name: str, device: torch.device) -> tuple[str, bool]:
@@ -347,6 +329,3 @@ def _attention(name: str, device: torch.device) -> tuple[str, bool]:
     if name == "packed" or (name == "auto" and device.type == "cpu"):
         return packing.register(), True
     return choose_training_attention(name, device), False
-
-
-__all__ = ["FinetuneTrainer", "Outcome", "finetune"]

@@ -59,14 +59,23 @@ class Batch:
 class OpenSource:
     """A source that is known to be there, with everything that decides what of it is taken."""
 
-    def __init__(self, name: str, recipe: PretrainingSource, held_out: float, names: frozenset[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        recipe: PretrainingSource,
+        held_out: float,
+        names: frozenset[str],
+        *,
+        has_names: bool | None = None,
+    ) -> None:
         """Open a source; the first document of it is read.
 
         Args:
             name: the source's, in the recipe.
             recipe: of the source.
             held_out: share of its documents that are kept for measuring.
-            names: folded; what is called so is left out where sentences are made of it.
+            names: folded; what is called so is left out where names are learnt from.
+            has_names: whether they are; None where sentences are made of codes.
 
         Raises:
             ConfigError: the reader, an option, a licence or the collection is not known, or the file of
@@ -74,7 +83,8 @@ class OpenSource:
             CorpusError: nothing is there, or no document in it.
         """
         self.recipe, self.name = recipe, name
-        self._held_out, self._names = held_out, names if recipe.sentences else frozenset()
+        named = recipe.sentences if has_names is None else has_names
+        self._held_out, self._names = held_out, names if named else frozenset()
         self._licenses = _license_names(recipe.licenses, self.name)
         self.excluded_ids: frozenset[str] = frozenset()
         if recipe.exclude_ids is not None:
@@ -166,7 +176,7 @@ class OpenSource:
             return "excluded_ids"
         if self.frozen.holds_out(document):
             return "excluded_split"
-        if self._names and not self._names.isdisjoint(map(_folded, names_of(document))):
+        if self._names and not self._names.isdisjoint(map(folded_name, names_of(document))):
             return "excluded_names"
         return None
 
@@ -209,10 +219,10 @@ def excluded_names(path: str | None) -> frozenset[str]:
     """
     if path is None:
         return frozenset()
-    return frozenset(map(_folded, read_lines(path, "data.exclude_names"))) - {""}
+    return frozenset(map(folded_name, read_lines(path, "data.exclude_names"))) - {""}
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
     """Return a name without case, plural and signs, as the lexicon sees it."""
     return " ".join(map(singular, lower_words(name)))
 

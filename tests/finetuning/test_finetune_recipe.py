@@ -44,8 +44,16 @@ def test_nothing_that_the_shipped_model_may_not_learn_from_is_in_its_recipe() ->
     for name, source in made.data.sources.items():
         assert name not in ("scifact", "nfcorpus", "bioasq", "med", "hpo", "mtsamples")
         assert source.license or source.licenses, name
-    looked_for = {name.partition(":")[0] for name in made.data.overlap.sets}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes_with_literature_or_codes_look_for_what_is_measured(name: str) -> None:
+    made = load_finetune_recipe(RECIPES / f"{name}.yaml")
+    if all(source.reader == "judged" for source in made.data.sources.values()):
+        return
+    looked_for = {given.partition(":")[0] for given in made.data.overlap.sets}
     assert {"scifact", "nfcorpus", "med", "bioasq", "pmc-evidence", "icd10cm-synonyms"} <= looked_for
+    assert made.data.exclude_names
 
 
 @pytest.mark.parametrize(
@@ -53,7 +61,10 @@ def test_nothing_that_the_shipped_model_may_not_learn_from_is_in_its_recipe() ->
     [
         ({"stages": [{"texts": 10}]}, "there is no 'teacher'"),
         ({"stages": [{}]}, "neither from 'texts' nor from 'pairs'"),
-        ({"stages": [{"pairs": 10, "negatives": True}]}, "nothing says how they are found"),
+        ({"teacher": {}, "stages": [{"texts": 9, "tokens": 32}]}, "reads less of a text than its teacher"),
+        ({"teacher": {}, "model": {"tokenizer": "a/b", "embeddings": "teacher"}}, "need its tokenizer"),
+        ({"model": {"tokenizer": "a/b", "matryoshka": [768]}}, "expected lengths below 768"),
+        ({"data": {"sources": {"a/b": PLAIN["data"]["sources"]["a"]}}}, "a/b"),
         ({"model": {}}, "has no tokenizer; name one: model.tokenizer"),
         ({"model": {"tokenizer": "teacher"}}, "there is no 'teacher'"),
         ({"stages": []}, "stages"),

@@ -56,7 +56,7 @@ def recipe(folder: Path, tiny: Path, **changes: Any) -> FinetuneRecipe:
         "stages": [
             {"texts": 960, "text_batch": 32, "learning_rate": 3e-3, "tokens": 64},
             {"pairs": 240, "texts": 64, "pair_batch": 16, "text_batch": 32, "learning_rate": 1e-3,
-             "negatives": True, "tokens": 64},
+             "negatives": 2, "tokens": 64},
         ],
         "training": {"precision": "fp32", "checkpoint_steps": 4, "evaluate_steps": 10, "log_steps": 1},
     }  # fmt: skip

@@ -45,7 +45,8 @@ def test_a_run_of_a_documents_words_is_found_wherever_it_stands(data: Path) -> N
     assert found.of_text(f"Something before. {DOCUMENT} Something behind.") == "med"
     assert found.of_text("Lenses of vertebrates were examined by immunodiffusion.") is None
     assert found.found == {"med": 1}
-    assert list(found.rows()) == [("med", 2, 2, 1, 1)]
+    sizes = found.sizes["med"]
+    assert (sizes.documents, sizes.questions, sizes.short) == (2, 2, 1)  # "Lung tumours" is too short
 
 
 def test_function_words_numbers_and_case_make_no_difference(data: Path) -> None:
@@ -68,6 +69,34 @@ def test_documents_that_nothing_asks_for_may_be_left_to_training(data: Path) -> 
     assert judged.of_text(OTHER) is None and judged.of_text(DOCUMENT) == "med:judged"
     questions = overlaps(data, "med:questions")
     assert questions.of_text(DOCUMENT) is None and questions.of_text(QUESTION) == "med:questions"
+
+
+def test_a_short_document_and_a_title_are_found_as_a_whole(data: Path) -> None:
+    folder = data / "med_medline1033"
+    with gzip.open(folder / "corpus.jsonl.gz", "wt") as file:
+        row = {
+            "_id": "1",
+            "title": "Lens proteins of rabbits",
+            "text": "Aspirin inhibits platelet aggregation.",
+        }
+        file.write(json.dumps(row) + "\n")
+    found = overlaps(data)
+    assert found.of_text("We know that aspirin inhibits platelet aggregation in man.") == "med"
+    assert found.of_text("See: Lens proteins of rabbits. 1971.") is None  # three words that say something
+    assert found.of_text("Aspirin inhibits platelets.") is None
+
+
+def test_a_document_of_a_set_is_known_by_its_title_or_by_much_of_its_text(data: Path) -> None:
+    found = overlaps(data, words=6)
+    words = content_words(DOCUMENT)
+    assert found.of_document("Another title", f"Introduction. {DOCUMENT} More.") == "med"
+    assert found.of_document("Another title", " ".join(words[:11])) is None  # a sentence may be said again
+    assert found.of_document("Another title", " ".join(words[:12])) == "med"
+    assert found.copies == {"med": 2}
+    folder = data / "med_medline1033"
+    with gzip.open(folder / "corpus.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"_id": "1", "title": "Soluble lens proteins of rabbits", "text": "A"}) + "\n")
+    assert overlaps(data).of_document("SOLUBLE LENS PROTEINS OF RABBITS.", "Other words.") == "med"
 
 
 def test_longer_runs_find_less(data: Path) -> None:

@@ -13,11 +13,12 @@ pytest.importorskip("pyarrow")
 from prepare_samples import write_icd10cm, write_jsonl
 
 from cmbert_retrieval.errors import ConfigError, CorpusError
-from cmbert_retrieval.evaluation.splits import split_of_code
-from cmbert_retrieval.finetuning import prepare as module
-from cmbert_retrieval.finetuning.prepare import prepare, read_rows
+from cmbert_retrieval.evaluation.splits import split_by_hash, split_of_code
+from cmbert_retrieval.finetuning.prepare import prepare
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.report import Report
+from cmbert_retrieval.finetuning.sources import FinetuningSource
+from cmbert_retrieval.finetuning.tables import read_rows
 
 CODES = [f"{letter}{number:02d}" for letter in "AB" for number in range(40)]
 FREE = [code for code in CODES if split_of_code("icd10cm", code) == "train"]
@@ -27,6 +28,7 @@ def recipe(sources: dict[str, dict[str, Any]], **data: Any) -> FinetuneRecipe:
     values = {
         "name": "tiny",
         "data": {"held_out": 0.0, **data, "sources": sources},
+        "teacher": {},
         "model": {"checkpoint": "none"},
         "stages": [{"pairs": 1}],
     }
@@ -124,6 +126,70 @@ def test_pairs_that_overlap_an_evaluation_set_are_dropped(tmp_path: Path) -> Non
     assert not [row for row in rows(tmp_path / "out", "articles", "texts") if measured in row["text"]]
 
 
+def test_documents_of_an_evaluation_set_give_nothing_at_all(tmp_path: Path) -> None:
+    import gzip
+
+    folder = tmp_path / "data/med_medline1033"
+    folder.mkdir(parents=True)
+    with gzip.open(folder / "corpus.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"_id": "1", "title": "Soluble lens proteins of rabbits", "text": "A"}) + "\n")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "lens proteins"}\n')
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\n")
+    path = write_jsonl(
+        tmp_path / "a.jsonl",
+        [{"_id": "d1", "title": "Soluble lens proteins of rabbits", "text": "Some other paragraph of it."},
+         {"_id": "d2", "title": "Something else altogether", "text": "A paragraph about that."}],
+    )  # fmt: skip
+    source = {"reader": "jsonl", "path": str(path), "pairs": ["title-text"], "texts": True}
+    overlap = {"data": str(tmp_path / "data"), "sets": ["med"]}
+    report = prepare(recipe({"a": source}, overlap=overlap), tmp_path / "out")
+    assert report.sources[0].left_out == {"copies": 1}
+    assert {row["document"] for row in rows(tmp_path / "out", "a")} == {"d2"}
+    assert not [row for row in rows(tmp_path / "out", "a", "texts") if "paragraph of it" in row["text"]]
+    assert report.overlaps[0].copies == 1
+
+
+def test_cited_articles_that_may_not_be_learnt_from_are_not_even_named(tmp_path: Path) -> None:
+    names = [f"A long title of the cited article number {number}" for number in range(3)]
+    documents = [
+        {"_id": f"PMC{number}", "title": name, "text": f"What the cited article {number} found out in the end.",
+         "metadata": {"pmid": str(number)}}
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+    text = " ".join(f"This sentence is about article {n} and cites it here [{n + 1}]." for n in range(3))
+    references = [{"id": f"B{number}", "pmid": str(number), "title": names[number]} for number in range(3)]
+    documents.append({"_id": "PMC9", "title": "Citing", "text": text, "metadata": {"references": references}})
+    path = write_jsonl(tmp_path / "a.jsonl", documents)
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text("PMC1\n")
+    source = {"reader": "jsonl", "path": str(path), "options": {"metadata": "metadata"},
+              "pairs": ["citing-cited"], "exclude_ids": str(excluded)}  # fmt: skip
+    prepare(recipe({"own": source}), tmp_path / "out")
+    found = {row["positive"].split("\n")[0] for row in rows(tmp_path / "out", "own")}
+    assert found == {names[0], names[2]}
+
+
+def test_files_of_pairs_keep_to_what_is_held_out(tmp_path: Path) -> None:
+    given = [
+        {"anchor": f"question {n}", "positive": f"answer {n}", "document": f"subject {n}"} for n in range(60)
+    ]
+    path = str(write_jsonl(tmp_path / "pairs.jsonl", given))
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text("subject 3\n")
+    own = {"reader": "pairs", "path": path, "exclude_ids": str(excluded)}
+    report = prepare(recipe({"own": own}), tmp_path / "out")
+    assert report.sources[0].left_out == {"excluded_ids": 1}
+    report = prepare(recipe({"own": {**own, "collection": "medquad"}}), tmp_path / "frozen")
+    free = {row["document"] for row in rows(tmp_path / "frozen", "own")}
+    assert free == {
+        f"subject {n}" for n in range(60) if n != 3 and split_by_hash("medquad", f"subject {n}") == "train"
+    }
+    with pytest.raises(ConfigError, match="unknown collection 'bioask'; did you mean 'bioasq'"):
+        prepare(recipe({"own": {**own, "collection": "bioask"}}), tmp_path / "other")
+    with pytest.raises(ConfigError, match="leave 'licenses' out"):
+        prepare(recipe({"own": {**own, "licenses": ["CC0"]}}), tmp_path / "other")
+
+
 def test_documents_that_are_kept_for_measuring_give_no_training_text(tmp_path: Path) -> None:
     made = recipe({"articles": {**articles(tmp_path, 200), "texts": True}}, held_out=0.3)
     report = prepare(made, tmp_path / "out")
@@ -142,15 +208,15 @@ def test_a_preparation_that_was_killed_goes_on_with_its_source(
         "again": {**articles(tmp_path, 40, "again"), "texts": True},
     }
     whole = prepare(recipe(sources), tmp_path / "whole")
-    read = module._Source.documents
+    read = FinetuningSource.documents
 
-    def broken(self: Any, *counts: Any) -> Any:
+    def broken(self: Any) -> Any:
         if self.name == "again":
             raise KeyboardInterrupt
-        return read(self, *counts)
+        return read(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Source, "documents", broken)
+        patch.setattr(FinetuningSource, "documents", broken)
         with pytest.raises(KeyboardInterrupt):
             prepare(recipe(sources), tmp_path / "out")
     assert not (tmp_path / "out/pairs.json").exists()
