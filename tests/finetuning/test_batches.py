@@ -1,4 +1,4 @@
-"""Batches of a stage: every row in its share, no text twice in a batch, the same for any number of processes."""
+"""Batches of a stage: every row in its share, no text twice, the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ STAGE = {"pairs": 96, "texts": 64, "pair_batch": 8, "text_batch": 16}
 
 
 def test_sources_give_their_shares_by_size_and_weight(tmp_path: Path) -> None:
-    data = prepared(tmp_path, {"a": 40, "b": 20})
-    rows, batches, counts = open_stage(recipe(["a", "b"], STAGE, weights={"b": 4.0}), 0, data)
+    data = prepared(tmp_path, {"a": 120, "b": 60})
+    _, batches, counts = open_stage(recipe(["a", "b"], STAGE, weights={"b": 4.0}), 0, data)
     kinds = Counter(key.kind for batch in batches for key in batch)
     assert kinds == {"pairs": 96, "texts": 64}
     pairs = Counter(key.source for batch in batches for key in batch if key.kind == "pairs")

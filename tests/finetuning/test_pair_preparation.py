@@ -152,8 +152,8 @@ def test_documents_of_an_evaluation_set_give_nothing_at_all(tmp_path: Path) -> N
 def test_cited_articles_that_may_not_be_learnt_from_are_not_even_named(tmp_path: Path) -> None:
     names = [f"A long title of the cited article number {number}" for number in range(3)]
     documents = [
-        {"_id": f"PMC{number}", "title": name, "text": f"What the cited article {number} found out in the end.",
-         "metadata": {"pmid": str(number)}}
+        {"_id": f"PMC{number}", "title": name, "metadata": {"pmid": str(number)},
+         "text": f"What the cited article {number} found out in the end."}
         for number, name in enumerate(names)
     ]  # fmt: skip
     text = " ".join(f"This sentence is about article {n} and cites it here [{n + 1}]." for n in range(3))
