@@ -73,7 +73,7 @@ class Table:
 
     def take(self, column: str, rows: Sequence[int]) -> list[Any]:
         """Return a column of some rows."""
-        values: list[Any] = self._table.column(column).take(rows).to_pylist()
+        values: list[Any] = self._table.column(column).take(list(rows)).to_pylist()
         return values
 
     def values(self, column: str) -> Iterator[Any]:
