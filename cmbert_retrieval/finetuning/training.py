@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from sentence_transformers import (
@@ -37,7 +38,7 @@ from cmbert_retrieval.finetuning.mixture import (
     StageRows,
     open_stage,
 )
-from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS
+from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS, VECTORS
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
 from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
 from cmbert_retrieval.finetuning.students import build_student, open_student
@@ -264,7 +265,18 @@ class _Stage:
         fsync_folder(self.folder)
 
     def _teacher_loss(self, model: SentenceTransformer) -> TeacherLoss:
+        width, taught = model[0].model.config.hidden_size, self._taught()
+        if not self.stage.similarity and taught not in (None, width):
+            raise ConfigError(
+                f"the teacher's vectors have {taught} numbers, the model's {width}; expected "
+                f"stages.{self.number}.similarity above 0, or nothing would be learnt from them"
+            )
         return TeacherLoss(model, similarity=self.stage.similarity, shorter=self.recipe.model.matryoshka)
+
+    def _taught(self) -> int | None:
+        """Return the length of the teacher's vectors; None where there are none."""
+        paths = sorted((self.data / VECTORS).glob("*.npy"))
+        return int(np.load(paths[0]).shape[1]) if paths else None
 
     def _contrastive(self, model: SentenceTransformer) -> torch.nn.Module:
         stage, training = self.stage, self.recipe.training

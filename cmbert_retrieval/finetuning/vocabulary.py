@@ -30,7 +30,8 @@ def trim_vocabulary(
         size: entries that are kept, at most.
 
     Raises:
-        ConfigError: the tokenizer is of another kind, or special tokens and characters alone are more.
+        ConfigError: the tokenizer is of another kind, special tokens and characters alone are more, or there
+            are no texts.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -52,6 +53,8 @@ def trim_vocabulary(
             f"model.vocabulary is {size}; special tokens and single characters alone are {len(always)}"
         )
     counts = _counts(tokenizer, texts)
+    if not counts:
+        raise ConfigError("model.vocabulary: there are no texts whose entries could be kept; leave it out")
     ranked = sorted(set(vocabulary.values()) - always, key=lambda id_: (-counts[id_], id_))
     kept = sorted({*always, *ranked[: size - len(always)]})
     renumbered = {old: new for new, old in enumerate(kept)}

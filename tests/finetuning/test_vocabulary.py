@@ -55,7 +55,7 @@ def test_special_tokens_stand_where_they_stood(tokenizer: Any) -> None:
 
 
 def test_a_kept_vocabulary_reads_as_before(tokenizer: Any) -> None:
-    made, kept = trim_vocabulary(tokenizer, [], len(tokenizer) + 100)
+    made, kept = trim_vocabulary(tokenizer, ["heart"], len(tokenizer) + 100)
     assert kept == list(range(len(tokenizer)))
     assert made("heart attacks of a zebra")["input_ids"] == tokenizer("heart attacks of a zebra")["input_ids"]
 
@@ -63,6 +63,11 @@ def test_a_kept_vocabulary_reads_as_before(tokenizer: Any) -> None:
 def test_characters_and_special_tokens_are_never_taken(tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match=r"special tokens and single characters alone are 57"):
         trim_vocabulary(tokenizer, [], 56)
+
+
+def test_no_texts_say_nothing_of_what_to_keep(tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="there are no texts"):
+        trim_vocabulary(tokenizer, [], len(tokenizer))
 
 
 def test_other_kinds_of_tokenizers_are_refused(tiny_encoder_path: Path) -> None:
