@@ -221,3 +221,87 @@ def test_sigterm_ends_with_a_checkpoint_and_exit_75(
     assert process.returncode == 75, said
     assert "the same command goes on" in said
     assert list((tmp_path / "run/stage-1").glob("checkpoint-*"))
+
+
+def test_two_processes_are_one(model: Path, folder: Path, tiny_encoder_path: Path, tmp_path: Path) -> None:
+    import yaml
+
+    stages = [
+        {"texts": 64, "pairs": 96, "pair_batch": 16, "text_batch": 16, "learning_rate": 1e-3, "negatives": 2,
+         "similarity": 0.0, "tokens": 64}  # similarities are compared within a process
+    ]  # fmt: skip
+    values = recipe(folder, tiny_encoder_path, stages=stages).model_dump(mode="json")
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(values))
+    script = Path(__file__).parents[2] / "pretraining/finetune.py"
+    settings = [str(path), "--data", str(folder / "data"), "--out"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+               "--nproc-per-node", "2", str(script), *settings, str(tmp_path / "two")]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = run(FinetuneRecipe.model_validate(values), folder / "data", tmp_path / "one",
+              bars=lambda *about: nullcontext(NoBar())).folder  # fmt: skip
+    assert one is not None
+    found = [column(tmp_path / name / "stage-1/training.csv", "loss") for name in ("one", "two")]
+    assert len(found[0]) == len(found[1]) > 5
+    np.testing.assert_allclose(found[1], found[0], rtol=2e-2)
+    texts = ["heart attack", "the kidney stone was seen again"]
+    here, there = (
+        load_encoder(tmp_path / name / "stage-1/model").encode_document(texts) for name in ("one", "two")
+    )
+    assert (here * there).sum(1).min() > 0.999
+
+
+def test_large_batches_are_computed_in_parts(model: Path, folder: Path, tiny_encoder_path: Path) -> None:
+    stages = [{"pairs": 64, "pair_batch": 32, "learning_rate": 1e-3, "negatives": 2, "tokens": 64}]
+    plain = recipe(folder, tiny_encoder_path, stages=stages)
+    parts = recipe(folder, tiny_encoder_path, stages=stages, training__micro_batch=4)
+    found = []
+    for name, made in (("whole", plain), ("parts", parts)):
+        assert finetune(made, folder, name)
+        found.append(column(folder / name / "stage-1/training.csv", "loss"))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
+
+
+def test_shorter_vectors_prompts_and_sets_are_taken_along(
+    folder: Path, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    import gzip
+
+    from sentence_transformers import SentenceTransformer
+
+    data = tmp_path / "sets/nfcorpus_preprocessed"
+    data.mkdir(parents=True)
+    documents = [{"_id": f"d{place}", "text": f"the {word} hurts"} for place, word in enumerate(WORDS)]
+    questions = [{"_id": "q1", "text": WORDS[0]}, {"_id": "q2", "text": "none"}]
+    names = ("corpus.jsonl.gz", "queries.beir_case_preserved.jsonl.gz")
+    for name, rows in zip(names, (documents, questions), strict=True):
+        with gzip.open(data / name, "wt") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    with gzip.open(data / "beir_qrels.validation.csv.gz", "wt") as file:
+        file.write("query-id,corpus-id,score\nq1,d0,1\n")
+    made = recipe(
+        folder, tiny_encoder_path,
+        stages=[{"pairs": 48, "texts": 64, "pair_batch": 16, "text_batch": 32, "tokens": 64}],
+        model__matryoshka=[16, 8], model__query_prompt="query: ", negatives="none",
+        measured={"data": str(tmp_path / "sets"), "sets": ["nfcorpus:validation"]},
+    )  # fmt: skip
+    out = finetune(made, folder, "short")
+    assert out is not None
+    assert 0 <= column(folder / "short/stage-1/held_out.csv", "nfcorpus")[-1] <= 1
+    assert SentenceTransformer(str(out), device="cpu").prompts["query"] == "query: "
+    card = (out / "README.md").read_text()
+    assert "| nfcorpus |" in card and "| 1 | 64 | 48 |" in card
+    assert str(folder) not in card
+
+
+def test_preparing_again_and_other_negatives(folder: Path, tiny_encoder_path: Path, model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was made with margin=1.0, not 0.5; give that back"):
+        finetune(recipe(folder, tiny_encoder_path, negatives={"count": 2, "margin": 0.5}), folder, "other")
+    from cmbert_retrieval.finetuning.stages import prepare_all
+
+    made = recipe(folder, tiny_encoder_path)
+    before = (folder / "data/negatives/articles/0000.npy").read_bytes()
+    prepare_all(made, folder / "data", lambda *about: nullcontext(NoBar()), restart=True)
+    assert (folder / "data/negatives/articles/0000.npy").read_bytes() == before
