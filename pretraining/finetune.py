@@ -11,4 +11,4 @@ import sys
 from run import run
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:], "finetune", "pretraining/finetune.py"))
+    sys.exit(run(sys.argv[1:], "finetune", "pretraining/finetune.py", "pairs"))

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
 from cmbert_retrieval.cli._output import ProgressBar
+
+
+class Mode(StrEnum):
+    """What searches."""
+
+    lexical = "lexical"
+    dense = "dense"
 
 
 def mine(
@@ -25,7 +33,7 @@ def mine(
     ] = None,
     count: Annotated[int, typer.Option(help="Negatives of every pair, at most.", min=1, max=32)] = 3,
     mode: Annotated[
-        list[Literal["lexical", "dense"]] | None,
+        list[Mode] | None,
         typer.Option(help="What searches; may be repeated. (default: both, in turns)"),
     ] = None,
     top: Annotated[int, typer.Option(help="Answers that are looked at.", min=1, max=1000)] = 50,
@@ -46,9 +54,8 @@ def mine(
     from cmbert_retrieval.storage import atomic_file
 
     found = list(PairFile("pairs", PairSource(reader="pairs", path=str(pairs))).pairs(Counter()))
-    recipe = NegativesRecipe(
-        count=count, modes=mode or ["lexical", "dense"], top=top, skip=skip, margin=margin
-    )
+    modes: Any = [each.value for each in mode or Mode]
+    recipe = NegativesRecipe(count=count, modes=modes, top=top, skip=skip, margin=margin)
     given = [MinedPair(pair.anchor, pair.positive, pair.document) for pair in found]
     with ProgressBar("negatives", total=len(given), unit="pairs") as bar:
         negatives, report = mined(given, recipe, load_encoder(encoder), notify=bar)
