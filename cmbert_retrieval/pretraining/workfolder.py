@@ -46,7 +46,7 @@ class WorkFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StorageError(
-                    f"{self.path}: another process prepares {self.content} in this folder; wait for it"
+                    f"{self.path}: another process is at work in this folder; wait for it"
                 ) from None
             yield
 
