@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import platform
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import yaml
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.report import Report
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
-from cmbert_retrieval.pretraining.card import card_table, public_recipe
+from cmbert_retrieval.pretraining.card import card_table, how_it_was_made, last_row
 
 ROWS = "rows.json"
 """How many rows of each source were in the batches of a stage."""
@@ -75,10 +72,7 @@ def model_card(recipe: FinetuneRecipe, report: Report, stages: Sequence[Path]) -
         ),
         *_measured(stages),
         _LIMITS,
-        "## Recipe\n",
-        f"```yaml\n{yaml.safe_dump(public_recipe(recipe), sort_keys=False)}```\n",
-        f"Made by {', '.join(f'{name} {metadata.version(name)}' for name in _MADE_BY)}, "
-        f"Python {platform.python_version()}.\n",
+        *how_it_was_made(recipe, _MADE_BY),
     ]
     return "\n".join(parts)
 
@@ -121,7 +115,7 @@ def _overlap(report: Report) -> str:
 def _stages(recipe: FinetuneRecipe, folders: Sequence[Path]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for number, (stage, folder) in enumerate(zip(recipe.stages, folders, strict=False), start=1):
-        last = _last(folder / TRAINING_TABLE) or {"step": "", "loss": ""}
+        last = last_row(folder / TRAINING_TABLE) or {"step": "", "loss": ""}
         seen = json.loads((folder / ROWS).read_bytes()) if (folder / ROWS).exists() else {}
         rows.append(
             (str(number), f"{stage.texts:,}", f"{stage.pairs:,}", f"{sum(seen.values()):,}", last["step"],
@@ -145,12 +139,5 @@ def _measured(folders: Sequence[Path]) -> list[str]:
 
 def last_measured(folder: Path) -> dict[str, float]:
     """Return what was measured last in a stage: measure -> value; nothing where nothing was."""
-    last = _last(folder / HELD_OUT_TABLE) or {}
+    last = last_row(folder / HELD_OUT_TABLE) or {}
     return {name: float(value) for name, value in last.items() if name != "step"}
-
-
-def _last(path: Path) -> Mapping[str, str] | None:
-    if not path.exists():
-        return None
-    with path.open(newline="") as file:
-        return next(reversed(list(csv.DictReader(file))), None)

@@ -64,19 +64,28 @@ def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequen
         "tokens of names in code systems and ontologies.\n",
         card_table(["phase", "tokens", "hidden", "counted", "@1", "@5", "@10", "@25"], _held_out(phases)),
         _LIMITS,
-        "## Recipe\n",
-        f"```yaml\n{yaml.safe_dump(public_recipe(recipe), sort_keys=False)}```\n",
-        f"Made by {', '.join(f'{name} {metadata.version(name)}' for name in _MADE_BY)}, "
-        f"Python {platform.python_version()}.\n",
+        *how_it_was_made(recipe, _MADE_BY),
     ]
     return "\n".join(parts)
+
+
+def how_it_was_made(recipe: Section, packages: Sequence[str]) -> list[str]:
+    """Return the end of a card: the recipe, and the versions of packages."""
+    import yaml
+
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    return [
+        "## Recipe\n",
+        f"```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n",
+        f"Made by {versions}, Python {platform.python_version()}.\n",
+    ]
 
 
 def _name(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
-def public_recipe(recipe: Section) -> dict[str, Any]:
+def _public(recipe: Section) -> dict[str, Any]:
     """Return a recipe as JSON values, without the folders of the machine that it ran on."""
 
     def without(value: Any) -> Any:
@@ -113,7 +122,7 @@ def _sources(report: Mapping[str, Any]) -> str:
 def _phases(recipe: PretrainRecipe, phases: Sequence[Path]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for number, (phase, folder) in enumerate(zip(recipe.phases, phases, strict=False), start=1):
-        last = _last(folder / TRAINING_TABLE)
+        last = last_row(folder / TRAINING_TABLE)
         rows.append(
             (
                 str(number),
@@ -130,7 +139,7 @@ def _phases(recipe: PretrainRecipe, phases: Sequence[Path]) -> list[tuple[str, .
 def _held_out(phases: Sequence[Path]) -> list[tuple[str, ...]]:
     rows = []
     for number, folder in enumerate(phases, start=1):
-        last = _last(folder / HELD_OUT_TABLE)
+        last = last_row(folder / HELD_OUT_TABLE)
         if last:
             for way, hidden in (("", "tokens"), ("units_", "words")):
                 for part, counted in (("", "all"), ("terms_", "terms")):
@@ -139,7 +148,7 @@ def _held_out(phases: Sequence[Path]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _last(path: Path) -> dict[str, str] | None:
+def last_row(path: Path) -> dict[str, str] | None:
     """Return the last line of a table, or None."""
     if not path.exists():
         return None
