@@ -255,7 +255,7 @@ def check_resume(recipe: PretrainRecipe, data: Path, work: Path) -> dict[str, An
         The largest difference between weights of an unbroken and a resumed run, and of two unbroken runs:
         where that is not 0, the device itself does not repeat a sum. Only a resume to the last digit passed.
     """
-    from cmbert_retrieval.pretraining.trainer import checkpoints
+    from cmbert_retrieval.pretraining.checkpoints import checkpoints
 
     for name in ("unbroken", "again"):
         _train(recipe, data, work / name)

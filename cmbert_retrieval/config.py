@@ -29,7 +29,8 @@ FlashAttention = Literal["flash_attention_2", "flash_attention_3", "flash_attent
 """By the names of transformers; ``encoders/devices.py`` knows their packages."""
 
 
-def _none_means_absent(value: object) -> object:
+def none_means_absent(value: object) -> object:
+    """Return None for ``none``, by which a recipe switches a section off."""
     return None if value == "none" else value
 
 
@@ -146,10 +147,10 @@ class IndexRecipe(Section):
     source: SourceRecipe
     """What is read."""
 
-    encoder: Annotated[EncoderRecipe | None, BeforeValidator(_none_means_absent)] = EncoderRecipe()
+    encoder: Annotated[EncoderRecipe | None, BeforeValidator(none_means_absent)] = EncoderRecipe()
     """What turns texts into vectors. ``none``: an index of words only."""
 
-    passages: Annotated[PassagesRecipe | None, BeforeValidator(_none_means_absent)] = PassagesRecipe()
+    passages: Annotated[PassagesRecipe | None, BeforeValidator(none_means_absent)] = PassagesRecipe()
     """How long documents become rows. ``none``: the whole text is one row, truncated by the encoder."""
 
     columns: dict[str, ColumnType] | None = None

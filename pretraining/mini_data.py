@@ -21,12 +21,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.corpora.jsonl import read_objects
+from cmbert_retrieval.corpora.licenses import normalize_license
 from cmbert_retrieval.pretraining.frozen import held_out_names
 from cmbert_retrieval.storage import atomic_file
 
 Row = dict[str, Any]
 
+ORIGINALS = "pmc_oa_bulk_sample"
+PLANTS = "europepmc_plant_science/europepmc_plant_science_ccby_cc0.jsonl.gz"
 ARTICLES = (
     "pmc_evidence_inference/pmc_fulltext_ccby_cc0.jsonl.gz",
     "europepmc_cprojects/europepmc_cprojects_ccby_cc0.jsonl.gz",
@@ -35,6 +39,7 @@ ARTICLES = (
     "craft_jats/craft_jats_ccby_cc0.jsonl.gz",
 )
 CC_BY = "CC BY 4.0"
+OPEN = ("CC BY", "CC0")
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -46,16 +51,36 @@ def rows(path: Path) -> Iterator[Row]:
 def articles(data: Path) -> Iterator[Row]:
     """Yield full articles: title, abstract, sections with their headings."""
     for path in ARTICLES:
-        for row in rows(data / path):
-            if row["license"] not in ("CC-BY", "CC0"):
-                continue
-            sections = ["\n".join(filter(None, [part["h"], *part["p"]])) for part in row["sections"]]
-            yield {
-                "_id": row["pmcid"] or row["doi"],
-                "title": row["title"] or "",
-                "text": "\n\n".join(filter(None, [row["abstract"], *sections])),
-                "license": row["license"],
-            }
+        yield from articles_of(data / path)
+
+
+def plants(data: Path) -> Iterator[Row]:
+    """Yield articles of plant science, which have much of the language and little of medicine."""
+    yield from articles_of(data / PLANTS)
+
+
+def articles_of(path: Path) -> Iterator[Row]:
+    """Yield the articles of one file."""
+    for row in rows(path):
+        if row["license"] not in ("CC-BY", "CC0"):
+            continue
+        sections = ["\n".join(filter(None, [part["h"], *part["p"]])) for part in row["sections"]]
+        yield {
+            "_id": row["pmcid"] or row["doi"],
+            "title": row["title"] or "",
+            "text": "\n\n".join(filter(None, [row["abstract"], *sections])),
+            "license": row["license"],
+        }
+
+
+def citing(data: Path) -> Iterator[Row]:
+    """Yield original articles with their references, which the others have lost."""
+    for record in open_corpus("pmc", data / ORIGINALS).records():
+        document = record.document
+        if document is not None and normalize_license(str(document.metadata.get("license"))) in OPEN:
+            names = ("license", "pmid", "doi", "references")
+            kept = {name: document.metadata[name] for name in names if document.metadata.get(name)}
+            yield {"_id": document.id, "title": document.title, "text": document.text, "metadata": kept}
 
 
 def preprints(data: Path) -> Iterator[Row]:
@@ -156,6 +181,8 @@ def asked_about(data: Path) -> Iterator[str]:
 
 SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "articles": articles,
+    "plants": plants,
+    "citing": citing,
     "preprints": preprints,
     "answers": answers,
     "abstracts": abstracts,

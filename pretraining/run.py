@@ -22,16 +22,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(_STOPPED)
 
 
-def run(arguments: list[str]) -> int:
+def run(
+    arguments: list[str], command: str = "pretrain", script: str = "pretraining/run.py", what: str = "text"
+) -> int:
     """Run the command and return its exit code, the same in all processes unless one of them fails."""
     signal.signal(signal.SIGUSR1, _stop)
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    words = ["pretrain", "run", *arguments]
+    words = [command, "run", *arguments]
     if processes > 1 and not any(word == "--data" or word.startswith("--data=") for word in arguments):
         if rank == 0:
             sys.stderr.write(
-                "pretraining/run.py: got no --data, expected prepared text where several processes train; "
-                "run first: cmbert pretrain prepare RECIPE --out FOLDER\n"
+                f"{script}: got no --data, expected prepared {what} where several processes train; "
+                f"run first: cmbert {command} prepare RECIPE --out FOLDER\n"
             )
         return 2
     if rank > 0:

@@ -29,6 +29,8 @@ COMMANDS = {
         "eval:app",
     ),
     "pretrain": ("Pretrain a ModernBERT with token-aware masking.", "pretrain:app"),
+    "finetune": ("Fine-tune an encoder for search, by a teacher and by pairs.", "finetune:app"),
+    "mine": ("Find negatives for pairs of texts.", "mine:mine"),
     "export": ("Turn an encoder into the ONNX folder that runs without torch.", "export:export"),
     "demo": ("Build the ICD-10-CM index and answer five questions with it.", "demo:demo"),
     "env": ("Show versions, processor, GPUs and caches: for a bug report.", "env:env"),

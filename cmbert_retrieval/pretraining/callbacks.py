@@ -89,15 +89,17 @@ class NoBar:
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
-    """Counts tokens on a bar, and says beside it how the loss stands and how busy the device is."""
+    """Counts what is learnt on a bar, and says beside it how the loss stands and how busy the device is."""
 
-    def __init__(self, bar: Bar, step_tokens: int, step_flops: float, peak_flops: float | None) -> None:
+    def __init__(
+        self, bar: Bar, step_tokens: int, step_flops: float | None = None, peak_flops: float | None = None
+    ) -> None:
         """Show a phase.
 
         Args:
-            bar: counts tokens.
-            step_tokens: of a step, over all processes.
-            step_flops: operations of a step.
+            bar: counts tokens, or steps.
+            step_tokens: of a step, over all processes; 1 to count steps.
+            step_flops: operations of a step; None where that is not known.
             peak_flops: what all devices together could do in a second; None where that is not known.
         """
         self._bar, self._tokens = bar, step_tokens
@@ -134,7 +136,7 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
         seconds, steps = now - self._last[0], state.global_step - self._last[1]
         self._last = (now, state.global_step)
         label = f"step {state.global_step:,} of {state.max_steps:,}, loss {logs['loss']:.3f}"
-        if seconds > 0:
+        if seconds > 0 and self._flops is not None:
             speed = steps * self._flops / seconds
             label += f", {speed / 1e12:.3g} TFLOP/s"
             label += f" ({speed / self._peak:.0%} of the peak)" if self._peak else ""
@@ -144,8 +146,14 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
 class TableLog(TrainerCallback):  # type: ignore[misc]
     """Writes what is logged as tables: ``training.csv`` and ``held_out.csv``, a line at a time."""
 
-    def __init__(self, folder: Path, *, step_tokens: int, rate: Callable[[int], float]) -> None:
-        """Write into ``folder``; ``rate`` is the masking rate of a step."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step_tokens: int | None = None,
+        rate: Callable[[int], float] | None = None,
+    ) -> None:
+        """Write into ``folder``, beside each step its tokens so far and its masking rate, where they are."""
         self._folder, self._tokens, self._rate = folder, step_tokens, rate
 
     def on_train_begin(
@@ -174,13 +182,19 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero or not logs:
             return
         step = state.global_step
-        row: dict[str, float] = {"step": step, "tokens": step * self._tokens}
+        row: dict[str, float] = {"step": step}
+        if self._tokens is not None:
+            row["tokens"] = step * self._tokens
         if "loss" in logs:
-            row |= {"learning_rate": logs["learning_rate"], "masking_rate": self._rate(step - 1)}
+            row["learning_rate"] = logs["learning_rate"]
+            if self._rate is not None:
+                row["masking_rate"] = self._rate(step - 1)
             self._append(TRAINING_TABLE, row | {"loss": logs["loss"]})
-        elif "eval_loss" in logs:
-            shares = {name.removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
-            self._append(HELD_OUT_TABLE, row | shares)
+        measured = {
+            name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")
+        }
+        if measured:
+            self._append(HELD_OUT_TABLE, row | measured)
 
     def _append(self, name: str, row: Mapping[str, float]) -> None:
         path = self._folder / name

@@ -12,6 +12,8 @@ from typing import Any
 from cmbert_retrieval.pretraining.accuracy import RANKS
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
 from cmbert_retrieval.pretraining.recipe import MaskingRecipe, PretrainRecipe
+from cmbert_retrieval.recipe_files import Section
+from cmbert_retrieval.wording import markdown_table
 
 CARD = "README.md"
 
@@ -53,29 +55,38 @@ def model_card(recipe: PretrainRecipe, report: Mapping[str, Any], phases: Sequen
         "## Data\n",
         _sources(report),
         "## Training\n",
-        _table(
+        card_table(
             ["phase", "context", "tokens", "steps", "learning rate", "last loss"], _phases(recipe, phases)
         ),
         "## Held-out text\n",
         "Share of hidden tokens that are among the first 1, 5, 10 and 25 guesses, in documents that were "
         "kept apart, of which 15 % is hidden: token by token, and words and terms as a whole. Terms are the "
         "tokens of names in code systems and ontologies.\n",
-        _table(["phase", "tokens", "hidden", "counted", "@1", "@5", "@10", "@25"], _held_out(phases)),
+        card_table(["phase", "tokens", "hidden", "counted", "@1", "@5", "@10", "@25"], _held_out(phases)),
         _LIMITS,
-        "## Recipe\n",
-        f"```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n",
-        f"Made by {', '.join(f'{name} {metadata.version(name)}' for name in _MADE_BY)}, "
-        f"Python {platform.python_version()}.\n",
+        *how_it_was_made(recipe, _MADE_BY),
     ]
     return "\n".join(parts)
+
+
+def how_it_was_made(recipe: Section, packages: Sequence[str]) -> list[str]:
+    """Return the end of a card: the recipe, and the versions of packages."""
+    import yaml
+
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    return [
+        "## Recipe\n",
+        f"```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n",
+        f"Made by {versions}, Python {platform.python_version()}.\n",
+    ]
 
 
 def _name(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
-def _public(recipe: PretrainRecipe) -> dict[str, Any]:
-    """Return a recipe without the folders of the machine that it ran on."""
+def _public(recipe: Section) -> dict[str, Any]:
+    """Return a recipe as JSON values, without the folders of the machine that it ran on."""
 
     def without(value: Any) -> Any:
         if isinstance(value, dict):
@@ -105,13 +116,13 @@ def _sources(report: Mapping[str, Any]) -> str:
         )
         for source in report["sources"]
     ]
-    return _table(["source", "documents", "tokens", "licences"], rows)
+    return card_table(["source", "documents", "tokens", "licences"], rows)
 
 
 def _phases(recipe: PretrainRecipe, phases: Sequence[Path]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for number, (phase, folder) in enumerate(zip(recipe.phases, phases, strict=False), start=1):
-        last = _last(folder / TRAINING_TABLE)
+        last = last_row(folder / TRAINING_TABLE)
         rows.append(
             (
                 str(number),
@@ -128,7 +139,7 @@ def _phases(recipe: PretrainRecipe, phases: Sequence[Path]) -> list[tuple[str, .
 def _held_out(phases: Sequence[Path]) -> list[tuple[str, ...]]:
     rows = []
     for number, folder in enumerate(phases, start=1):
-        last = _last(folder / HELD_OUT_TABLE)
+        last = last_row(folder / HELD_OUT_TABLE)
         if last:
             for way, hidden in (("", "tokens"), ("units_", "words")):
                 for part, counted in (("", "all"), ("terms_", "terms")):
@@ -137,7 +148,7 @@ def _held_out(phases: Sequence[Path]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _last(path: Path) -> dict[str, str] | None:
+def last_row(path: Path) -> dict[str, str] | None:
     """Return the last line of a table, or None."""
     if not path.exists():
         return None
@@ -145,6 +156,6 @@ def _last(path: Path) -> dict[str, str] | None:
         return next(reversed(list(csv.DictReader(file))), None)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def card_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as part of a card."""
+    return "".join(f"{line}\n" for line in markdown_table(columns, rows))

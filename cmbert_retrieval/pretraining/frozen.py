@@ -74,7 +74,7 @@ class FrozenSplit:
             ConfigError: there is no such collection, nothing is ever trained on it, or its split cannot be
                 told by the documents and no ``exclude_ids`` are given.
         """
-        self.collection = _collection(name, source)
+        self.collection = collection_of(name, source)
         self._name = name
         if self.collection in TEST_ONLY:
             raise ConfigError(
@@ -132,7 +132,12 @@ class FrozenSplit:
         return value
 
 
-def _collection(given: str, source: PretrainingSource) -> str | None:
+def collection_of(given: str, source: PretrainingSource) -> str | None:
+    """Return the collection of ``evaluation/splits.py`` that a source holds; None for one of none.
+
+    Raises:
+        ConfigError: it names one that is not known.
+    """
     known = [*BY_HASH, *PUBLISHED, *sorted(TEST_ONLY)]
     if source.collection is not None:
         if source.collection not in known:

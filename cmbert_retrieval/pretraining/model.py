@@ -73,7 +73,7 @@ def build_model(
 
     if recipe.checkpoint is not None:
         return load_checkpoint(recipe.checkpoint, phase, tokenizer, attention=attention)
-    config = _config(recipe, tokenizer)
+    config = modernbert_config(recipe, tokenizer)
     set_theta(config, phase)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -81,7 +81,8 @@ def build_model(
     return model.float(), None
 
 
-def _config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerFast) -> ModernBertConfig:
+def modernbert_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerFast) -> ModernBertConfig:
+    """Return the configuration of a shape; the tokenizer has the vocabulary and the special tokens."""
     from transformers import ModernBertConfig
 
     return ModernBertConfig(

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cmbert_retrieval.errors import MissingExtraError
-from cmbert_retrieval.pretraining.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     import torch
 
 
+class OptimizerRecipe(Protocol):
+    """The part of a recipe that says how weights are changed."""
+
+    @property
+    def optimizer(self) -> str:
+        """``adamw`` or ``stable-adamw``."""
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Of the moving averages."""
+
+    @property
+    def epsilon(self) -> float:
+        """Added to the denominator."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of matrices."""
+
+
 def make_optimizer(
-    model: torch.nn.Module, recipe: TrainingRecipe, learning_rate: float
+    model: torch.nn.Module, recipe: OptimizerRecipe, learning_rate: float
 ) -> torch.optim.Optimizer:
     """Return the optimizer of a recipe. Matrices decay; biases and norms do not.
 

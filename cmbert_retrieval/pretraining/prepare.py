@@ -16,14 +16,11 @@ processes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import platform
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from cmbert_retrieval import __version__
-from cmbert_retrieval.errors import ConfigError, CorpusError, MissingExtraError, StorageError
+from cmbert_retrieval.errors import CorpusError, MissingExtraError
 from cmbert_retrieval.pretraining.lexicon import Lexicon
 from cmbert_retrieval.pretraining.processes import usable_processes
 from cmbert_retrieval.pretraining.reading import (
@@ -63,7 +60,8 @@ from cmbert_retrieval.pretraining.tokenising import (
     token_tasks,
     write_tokens,
 )
-from cmbert_retrieval.storage import atomic_file, make_folder, remove_tree, sha256_of
+from cmbert_retrieval.pretraining.workfolder import WorkFolder, write_json
+from cmbert_retrieval.storage import atomic_file, make_folder, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +69,7 @@ PREPARED, REPORT_MARKDOWN = "prepared.json", "report.md"
 TEXTS, TOKENIZER, TRAIN, HELD_OUT = "texts", "tokenizer", "train", "held_out"
 FORMAT = 1
 
-_PREPARING, _LOCK, _PLANS = "preparing.json", "prepare.lock", "plans"
-_FILES = (PREPARED, _PREPARING, LEXICON, SALIENCE, REPORT_JSON, REPORT_MARKDOWN)
-_OURS = (*_FILES, TEXTS, TOKENIZER, TRAIN, HELD_OUT, _PLANS)
+_PARTS = (LEXICON, SALIENCE, REPORT_JSON, REPORT_MARKDOWN, TEXTS, TOKENIZER, TRAIN, HELD_OUT, "plans")
 _PACKAGES = ("numpy", "pyarrow", "tokenizers", "transformers", "datasketch", "wordfreq")
 
 
@@ -109,18 +105,18 @@ def prepare(
     _check_packages(data)
     sources, lexicon = open_sources(data), open_lexicon(data)
     make_folder(out)
-    with _alone(out):
+    work = WorkFolder(out, "preparing.json", PREPARED, _PARTS, "prepared text")
+    with work.alone():
         pins = _pins(data, sources, lexicon)
         if restart:
-            for name in _OURS:
-                remove_tree(out / name)
-        if _begun(out, pins):
+            work.clear()
+        if work.begin(pins):
             return Report.from_json(json.loads((out / REPORT_JSON).read_bytes()))
         for folder in (TEXTS, TRAIN, HELD_OUT):
             make_folder(out / folder)
         report = _prepared(data, sources, lexicon, out, usable_processes(processes), progress, size)
         report.seconds = time.monotonic() - began
-        _finish(out, pins, report)
+        work.finish({**_written(out, report), **pins})
     return report
 
 
@@ -247,50 +243,13 @@ def _hash_of(ids: list[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _begun(out: Path, pins: Mapping[str, Any]) -> bool:
-    """Return whether a folder is complete; write the pins of a new one.
-
-    Raises:
-        ConfigError: the folder is of another recipe, or holds something else.
-    """
-    found = next((out / name for name in (PREPARED, _PREPARING) if (out / name).exists()), None)
-    if found is None:
-        foreign = sorted(entry.name for entry in out.iterdir() if entry.name != _LOCK)
-        if foreign:
-            raise ConfigError(
-                f"{out}: holds '{foreign[0]}' and no {PREPARED}; expected a new folder, or one of prepared "
-                "text"
-            )
-        _write_json(out / _PREPARING, pins)
-        return False
-    try:
-        known = json.loads(found.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = type(error).__name__
-        raise ConfigError(f"{found}: cannot be read ({reason}); prepare again with --restart") from None
-    if different := [name for name in pins if known.get(name) != pins[name]]:
-        what = _difference(different[0], known.get(different[0]), pins[different[0]])
-        raise ConfigError(
-            f"{out}: was prepared with another {what}; name another folder, or add --restart to throw away "
-            "what is there"
-        )
-    return found.name == PREPARED
-
-
-def _difference(key: str, known: Any, given: Any) -> str:
-    if isinstance(known, dict) and isinstance(given, dict):
-        for name in given:
-            if known.get(name) != given[name]:
-                return _difference(f"{key}.{name}", known.get(name), given[name])
-    return key
-
-
-def _finish(out: Path, pins: Mapping[str, Any], report: Report) -> None:
+def _written(out: Path, report: Report) -> dict[str, Any]:
+    """Write the report; return what a run has to know of the folder."""
     with atomic_file(out / REPORT_MARKDOWN) as file:
         file.write(report.to_markdown().encode())
-    _write_json(out / REPORT_JSON, report.to_json())
+    write_json(out / REPORT_JSON, report.to_json())
     total = report.total()
-    facts = {
+    return {
         "tokenizer_sha256": sha256_of(out / TOKENIZER / "tokenizer.json"),
         "vocabulary": report.vocabulary,
         "documents": total.kept,
@@ -298,25 +257,3 @@ def _finish(out: Path, pins: Mapping[str, Any], report: Report) -> None:
         "held_out_tokens": total.held_out_tokens,
         "python": platform.python_version(),
     }
-    _write_json(out / PREPARED, {"complete": True, **facts, **pins})
-    remove_tree(out / _PREPARING)
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with atomic_file(path) as file:
-        file.write(json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the right to write to a folder; the kernel drops it when the process dies.
-
-    Raises:
-        StorageError: another process has it.
-    """
-    with (out / _LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(f"{out}: another process prepares text in this folder; wait for it") from None
-        yield

@@ -9,13 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cmbert_retrieval.config import FlashAttention, SourceRecipe, source_path
+from cmbert_retrieval.config import FlashAttention, SourceRecipe, none_means_absent, source_path
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.recipe_files import Section, absolute_path, overridden, read_extended, validated
-
-
-def _none_means_absent(value: object) -> object:
-    return None if value == "none" else value
 
 
 class PretrainingSource(SourceRecipe):
@@ -80,7 +76,7 @@ class DataRecipe(Section):
     """A file of names, one a line: held-out questions. Codes and terms that are called so, in any source with
     ``sentences`` and in the lexicon, are left out: other code systems have the same names for them."""
 
-    near_duplicates: Annotated[DuplicatesRecipe | None, BeforeValidator(_none_means_absent)] = (
+    near_duplicates: Annotated[DuplicatesRecipe | None, BeforeValidator(none_means_absent)] = (
         DuplicatesRecipe()
     )
     """How near-duplicates are found. ``none``: only equal texts are removed."""
@@ -303,25 +299,27 @@ def _with_absolute_paths(
         made["data"] = data = dict(data)
         for section in ("sources", "lexicon"):
             if isinstance(data.get(section), Mapping):
-                readers = _part(known, "data", section)
+                readers = part_of(known, "data", section)
                 data[section] = {
-                    name: _with_absolute_source(source, folder, _part(readers, str(name)).get("reader", ""))
+                    name: with_absolute_source(source, folder, part_of(readers, str(name)).get("reader", ""))
                     for name, source in data[section].items()
                 }
-        data |= _with_absolute_model(data, "tokenizer", "model", folder)
+        data |= with_absolute_model(data, "tokenizer", "model", folder)
         if isinstance(data.get("exclude_names"), str):
             data["exclude_names"] = absolute_path(data["exclude_names"], folder)
-    return made | _with_absolute_model(made, "model", "checkpoint", folder)
+    return made | with_absolute_model(made, "model", "checkpoint", folder)
 
 
-def _part(values: Mapping[str, Any] | None, *names: str) -> Mapping[str, Any]:
+def part_of(values: Mapping[str, Any] | None, *names: str) -> Mapping[str, Any]:
+    """Return the mapping below some keys of a recipe; an empty one where there is none."""
     for name in names:
         found = (values or {}).get(name)
         values = found if isinstance(found, Mapping) else {}
     return values or {}
 
 
-def _with_absolute_source(source: Any, folder: Path, reader: str) -> Any:
+def with_absolute_source(source: Any, folder: Path, reader: str) -> Any:
+    """Return what a recipe says of a source with its paths made absolute; ``reader`` where it names none."""
     if not isinstance(source, Mapping):
         return source
     made = dict(source)
@@ -332,7 +330,7 @@ def _with_absolute_source(source: Any, folder: Path, reader: str) -> Any:
     return made
 
 
-def _with_absolute_model(values: Mapping[str, Any], section: str, key: str, folder: Path) -> dict[str, Any]:
+def with_absolute_model(values: Mapping[str, Any], section: str, key: str, folder: Path) -> dict[str, Any]:
     """Return the section with a folder, written with a leading dot, tilde or slash, made absolute."""
     part = values.get(section)
     if not isinstance(part, Mapping) or not isinstance(part.get(key), str):

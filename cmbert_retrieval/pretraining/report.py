@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from cmbert_retrieval.wording import markdown_table
 
 REPORT_JSON = "report.json"
 """The counts, in a folder of prepared text."""
@@ -137,11 +139,11 @@ class Report:
     def to_markdown(self) -> str:
         """Return the counts as tables: documents, sizes, licences."""
         rows = [*self.sources, self.total()]
-        documents = _table(
+        documents = markdown_table(
             ["source", *_HEADINGS.values()],
             [[row.name, *(f"{getattr(row, key):,}" for key in _HEADINGS)] for row in rows],
         )
-        sizes = _table(
+        sizes = markdown_table(
             ["source", "characters", "words", "tokens", "tokens a word", "held-out tokens"],
             [
                 [
@@ -155,7 +157,7 @@ class Report:
                 for row in rows
             ],
         )
-        licenses = _table(
+        licenses = markdown_table(
             ["source", "licences of what is kept"],
             [
                 [row.name, ", ".join(f"{name} {count:,}" for name, count in row.licenses.items())]
@@ -183,10 +185,3 @@ class Report:
                 *first,
             ]
         )
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-    return [line(headings), line(["---"] * len(headings)), *map(line, rows)]

@@ -59,14 +59,23 @@ class Batch:
 class OpenSource:
     """A source that is known to be there, with everything that decides what of it is taken."""
 
-    def __init__(self, name: str, recipe: PretrainingSource, held_out: float, names: frozenset[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        recipe: PretrainingSource,
+        held_out: float,
+        names: frozenset[str],
+        *,
+        has_names: bool | None = None,
+    ) -> None:
         """Open a source; the first document of it is read.
 
         Args:
             name: the source's, in the recipe.
             recipe: of the source.
             held_out: share of its documents that are kept for measuring.
-            names: folded; what is called so is left out where sentences are made of it.
+            names: folded; what is called so is left out where names are learnt from.
+            has_names: whether they are; None where sentences are made of codes.
 
         Raises:
             ConfigError: the reader, an option, a licence or the collection is not known, or the file of
@@ -74,7 +83,8 @@ class OpenSource:
             CorpusError: nothing is there, or no document in it.
         """
         self.recipe, self.name = recipe, name
-        self._held_out, self._names = held_out, names if recipe.sentences else frozenset()
+        named = recipe.sentences if has_names is None else has_names
+        self._held_out, self._names = held_out, names if named else frozenset()
         self._licenses = _license_names(recipe.licenses, self.name)
         self.excluded_ids: frozenset[str] = frozenset()
         if recipe.exclude_ids is not None:
@@ -119,8 +129,8 @@ class OpenSource:
         yield batch
 
     def _take(self, document: Document, batch: Batch) -> int:
-        license_name = _license_of(document, self.recipe.license)
-        if self._licenses is not None and license_name.casefold() not in self._licenses:
+        license_name = self.license_of(document)
+        if not self.is_licensed(license_name):
             batch.counts["other_license"] += 1
             return 0
         if excluded := self.exclusion(document):
@@ -128,14 +138,23 @@ class OpenSource:
             # Sentences about two codes are alike by their making: none is a copy of the other.
             part = None if self.recipe.sentences else Part.EXCLUDED
         else:
-            part = Part.HELD_OUT if self._is_held_out(document.id) else Part.TRAIN
+            part = Part.HELD_OUT if self.is_held_out(document.id) else Part.TRAIN
         if part is None:
             return 0
         text = self._text(document)
         batch.entries.append(Entry(document.id, text, part, license_name))
         return len(text)
 
-    def _is_held_out(self, id: str) -> bool:
+    def license_of(self, document: Document) -> str:
+        """Return a document's licence in our spelling; the recipe's where it names none."""
+        return _license_of(document, self.recipe.license)
+
+    def is_licensed(self, name: str) -> bool:
+        """Return whether the recipe takes documents of this licence."""
+        return self._licenses is None or name.casefold() in self._licenses
+
+    def is_held_out(self, id: str) -> bool:
+        """Return whether a document is kept for measuring, by a hash of its id."""
         data = f"{self.name}\0{id}".encode("utf-8", "surrogatepass")
         place = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2**64
         return place < self._held_out
@@ -157,7 +176,7 @@ class OpenSource:
             return "excluded_ids"
         if self.frozen.holds_out(document):
             return "excluded_split"
-        if self._names and not self._names.isdisjoint(map(_folded, names_of(document))):
+        if self._names and not self._names.isdisjoint(map(folded_name, names_of(document))):
             return "excluded_names"
         return None
 
@@ -174,7 +193,7 @@ def open_sources(recipe: DataRecipe) -> list[OpenSource]:
     Raises:
         ConfigError, CorpusError: see ``OpenSource``.
     """
-    excluded = _names(recipe)
+    excluded = excluded_names(recipe.exclude_names)
     return [OpenSource(name, source, recipe.held_out, excluded) for name, source in recipe.sources.items()]
 
 
@@ -184,7 +203,7 @@ def open_lexicon(recipe: DataRecipe) -> list[OpenSource]:
     Raises:
         ConfigError, CorpusError: see ``OpenSource``.
     """
-    excluded = _names(recipe)
+    excluded = excluded_names(recipe.exclude_names)
     sources = {
         name: PretrainingSource(**source.model_dump(), sentences=True)
         for name, source in recipe.lexicon.items()
@@ -192,16 +211,18 @@ def open_lexicon(recipe: DataRecipe) -> list[OpenSource]:
     return [OpenSource(name, source, 0.0, excluded) for name, source in sources.items()]
 
 
-def _names(recipe: DataRecipe) -> frozenset[str]:
-    path = recipe.exclude_names
-    return (
-        frozenset()
-        if path is None
-        else frozenset(map(_folded, read_lines(path, "data.exclude_names"))) - {""}
-    )
+def excluded_names(path: str | None) -> frozenset[str]:
+    """Return the names of a file, folded, that nothing may be called; none where there is no file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if path is None:
+        return frozenset()
+    return frozenset(map(folded_name, read_lines(path, "data.exclude_names"))) - {""}
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
     """Return a name without case, plural and signs, as the lexicon sees it."""
     return " ".join(map(singular, lower_words(name)))
 

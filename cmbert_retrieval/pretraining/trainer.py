@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
-from cmbert_retrieval.errors import CmbertError, StorageError
+from cmbert_retrieval.errors import CmbertError
 from cmbert_retrieval.pretraining.accuracy import Accuracy
+from cmbert_retrieval.pretraining.checkpoints import SafeTraining
 from cmbert_retrieval.pretraining.masking import IGNORED, mask_rows
 from cmbert_retrieval.pretraining.rows import collate, model_inputs
 from cmbert_retrieval.pretraining.schedules import falling_rate
 from cmbert_retrieval.pretraining.weights import Weighting
-from cmbert_retrieval.storage import fsync_folder, fsync_tree
-
-_BUILDING = ".building"
 
 HELD_OUT_RATE = 0.15
 """Held-out text is masked at this rate, whatever is trained, so that runs can be compared: once every token
@@ -77,11 +71,7 @@ class MaskingPlan:
         }
 
 
-class DivergedError(CmbertError):
-    """The loss is no number any more."""
-
-
-class MaskedTrainer(Trainer):  # type: ignore[misc]
+class MaskedTrainer(SafeTraining, Trainer):  # type: ignore[misc]
     """Trains on packed rows that are masked when they are needed."""
 
     def __init__(
@@ -109,7 +99,7 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         super().__init__(data_collator=collate, eval_dataset=held_out, **settings)
         self.masking = masking
         self._attention, self._window, self._weighting = attention, window, weighting
-        self._kept = kept
+        self.kept = kept
         # The model divides its loss by the number of predicted tokens that it is told.
         self.model_accepts_loss_kwargs = True
 
@@ -136,13 +126,7 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the sum of this batch's losses, divided by the predicted tokens of the whole step."""
-        loss = super().compute_loss(model, self._arguments(inputs), return_outputs, num_items_in_batch)
-        if not torch.isfinite(loss[0] if return_outputs else loss):
-            raise DivergedError(
-                f"step {self.state.global_step + 1}: the loss is not a number any more; the last "
-                "checkpoint is kept. A lower learning rate, a longer warm-up or fp32 may help"
-            )
-        return loss
+        return super().compute_loss(model, self._arguments(inputs), return_outputs, num_items_in_batch)
 
     def _arguments(self, batch: Mapping[str, Any]) -> Batch:
         inputs = model_inputs(
@@ -190,49 +174,3 @@ class MaskedTrainer(Trainer):  # type: ignore[misc]
         if missing or load_result.unexpected_keys:
             names = [*sorted(missing), *load_result.unexpected_keys]
             raise CmbertError(f"{self.args.output_dir}: a checkpoint with other tensors: {', '.join(names)}")
-
-    def _get_output_dir(self, trial: Any) -> str:
-        """Return where checkpoints are written until they are whole."""
-        return str(Path(self.args.output_dir) / _BUILDING)
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write a checkpoint that appears under its name at once, then drop the oldest.
-
-        Raises:
-            StorageError: it cannot be written, as when the disk is full; the former ones are untouched.
-        """
-        building = Path(self._get_output_dir(trial))
-        if self.args.should_save:
-            shutil.rmtree(building, ignore_errors=True)
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as RuntimeError
-            shutil.rmtree(building, ignore_errors=True)
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise StorageError(
-                f"{self.args.output_dir}: the checkpoint of step {self.state.global_step} cannot be written "
-                f"({reason}); the former one stays, and the same command goes on from it"
-            ) from error
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            target = Path(self.args.output_dir)
-            for made in building.iterdir():
-                fsync_tree(made)
-                shutil.rmtree(target / made.name, ignore_errors=True)
-                made.rename(target / made.name)
-            building.rmdir()
-            fsync_folder(target)
-            for old in checkpoints(target)[: -self._kept]:
-                shutil.rmtree(old)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints of a run, the oldest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run, or None."""
-    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return Path(found) if found else None

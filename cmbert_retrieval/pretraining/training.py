@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -19,11 +17,12 @@ from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from cmbert_retrieval.encoders.devices import choose_attention, choose_device, choose_dtype
-from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.errors import CorpusError
 from cmbert_retrieval.memory import keep_freed_memory
 from cmbert_retrieval.pretraining import attention as packed
 from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
 from cmbert_retrieval.pretraining.card import CARD, model_card
+from cmbert_retrieval.pretraining.checkpoints import last_checkpoint
 from cmbert_retrieval.pretraining.costs import Shape, training_flops
 from cmbert_retrieval.pretraining.division import Division, divide
 from cmbert_retrieval.pretraining.model import build_model
@@ -33,10 +32,11 @@ from cmbert_retrieval.pretraining.planning import gpu_of_device, mean_rate
 from cmbert_retrieval.pretraining.prepared import Prepared
 from cmbert_retrieval.pretraining.recipe import PhaseRecipe, PretrainRecipe, TrainingRecipe
 from cmbert_retrieval.pretraining.rows import PackedRows
+from cmbert_retrieval.pretraining.run_pins import pin_run
 from cmbert_retrieval.pretraining.schedules import warmup_stable_decay
-from cmbert_retrieval.pretraining.trainer import MaskedTrainer, MaskingPlan, last_checkpoint
+from cmbert_retrieval.pretraining.trainer import MaskedTrainer, MaskingPlan
 from cmbert_retrieval.pretraining.weights import Weighting
-from cmbert_retrieval.storage import atomic_file, fsync_folder, fsync_tree, sha256_of
+from cmbert_retrieval.storage import fsync_folder, fsync_tree, sha256_of
 
 FINISHED = "model"
 """The folder of a phase's weights once it is over."""
@@ -80,7 +80,7 @@ def pretrain(
     # One process writes what the others then find: data and out lie where all of them see them.
     with PartialState(cpu=on_cpu).main_process_first():
         out.mkdir(parents=True, exist_ok=True)
-        pin(recipe, prepared, out)
+        _pin(recipe, prepared, out)
         for phase in recipe.phases:
             _plan(recipe, phase, prepared)
             prepared.plan("held_out", phase.context, 0)
@@ -132,49 +132,13 @@ def _card(recipe: PretrainRecipe, prepared: Prepared, folders: Sequence[Path]) -
     return model_card(recipe, prepared.report, folders)
 
 
-def pin(recipe: PretrainRecipe, prepared: Prepared, out: Path) -> None:
-    """Write down what run a folder holds, and refuse another one.
-
-    Raises:
-        ConfigError: the folder holds a run of another recipe, or on other data.
-    """
-    path = out / "run.json"
-    pins: dict[str, Any] = {
-        "recipe": recipe.model_dump(mode="json"),
-        "data": sha256_of(prepared.folder / "prepared.json"),
-    }
+def _pin(recipe: PretrainRecipe, prepared: Prepared, out: Path) -> None:
+    pinned = recipe.model_dump(mode="json")
     # How often is looked and told may change between two runs of the same training.
     for name in ("checkpoint_steps", "keep_checkpoints", "evaluate_steps", "log_steps", "report_to",
                  "micro_batch_tokens", "attention", "compile"):  # fmt: skip
-        del pins["recipe"]["training"][name]
-    if path.exists():
-        known = dict(json.loads(path.read_text(encoding="utf-8")))
-        if known != pins:
-            raise ConfigError(
-                f"{out} holds a run of {_difference(known, pins)}; give that back, or choose another --out"
-            )
-    else:
-        with atomic_file(path) as file:
-            file.write(json.dumps(pins, indent=2).encode())
-
-
-def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    if known["data"] != wanted["data"]:
-        return "other data"
-    here, there = (dict(_flat(pins["recipe"])) for pins in (known, wanted))
-    key = next(key for key in {**here, **there} if here.get(key) != there.get(key))
-    return f"{key}={here.get(key)!r}, not {there.get(key)!r}"
-
-
-def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _flat(value, f"{name}.{key}" if name else key)
-    elif isinstance(values, list) and values and isinstance(values[0], Mapping):
-        for number, value in enumerate(values):
-            yield from _flat(value, f"{name}.{number}")
-    else:
-        yield name, values
+        del pinned["training"][name]
+    pin_run(out, pinned, sha256_of(prepared.folder / "prepared.json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +243,7 @@ class _Phase:
             per_device_eval_batch_size=part.micro_rows,
             gradient_accumulation_steps=part.accumulation,
             max_grad_norm=training.max_gradient_norm,
-            bf16=_bf16(training.precision, device),
+            bf16=uses_bf16(training.precision, device),
             use_cpu=device.type == "cpu",
             torch_compile=training.compile,
             save_steps=training.checkpoint_steps,
@@ -320,6 +284,15 @@ def _attention(training: TrainingRecipe, device: torch.device) -> str:
     name = training.attention
     if name == "packed" or (name == "auto" and device.type == "cpu"):
         return packed.register(compiled=training.compile)
+    return choose_training_attention(name, device)
+
+
+def choose_training_attention(name: str, device: torch.device) -> str:
+    """Return an attention other than our own as transformers names it; ``auto`` chooses by the GPU.
+
+    Raises:
+        EncoderError: it was asked for by name, and is not there.
+    """
     if name == "auto":
         usable = is_flash_attn_2_available() and torch.cuda.get_device_capability(device) >= (8, 0)
         return "flash_attention_2" if usable else "sdpa"
@@ -334,6 +307,7 @@ def _peak(device: torch.device, processes: int) -> float | None:
     return processes * gpu.flops if gpu else None
 
 
-def _bf16(precision: str, device: torch.device) -> bool:
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether a precision of a recipe computes in bf16 on a device."""
     names = {"auto": "auto", "bf16": "bfloat16", "fp32": "float32"}
     return bool(choose_dtype(names[precision], device) == torch.bfloat16)

@@ -63,8 +63,10 @@ def test_the_base_recipe_is_what_the_paper_says() -> None:
 def test_readers_of_the_recipes_are_known() -> None:
     from cmbert_retrieval.corpora import READERS
 
-    for path in RECIPES.glob("*.yaml"):
-        data = load(path.stem).data
+    names = [path.stem for path in RECIPES.glob("*.yaml") if "stages:" not in path.read_text()]
+    assert len(names) >= 5
+    for name in names:
+        data = load(name).data
         assert {source.reader for source in (*data.sources.values(), *data.lexicon.values())} <= set(READERS)
 
 

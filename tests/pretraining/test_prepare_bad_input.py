@@ -139,7 +139,7 @@ def test_a_second_process_waits_for_its_turn(tmp_path: Path, corpus: Path) -> No
     out.mkdir()
     with (out / "prepare.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StorageError, match="another process prepares text in this folder"):
+        with pytest.raises(StorageError, match="another process is at work in this folder"):
             prepare(recipe({"good": {"reader": "jsonl", "path": str(corpus)}}), out, processes=1)
 
 

@@ -140,7 +140,7 @@ def steps(out: Path) -> list[int]:
 
 
 def whole(out: Path) -> list[int]:
-    from cmbert_retrieval.pretraining.trainer import checkpoints
+    from cmbert_retrieval.pretraining.checkpoints import checkpoints
 
     return [int(path.name.rpartition("-")[2]) for path in checkpoints(out / "phase-1")]
 

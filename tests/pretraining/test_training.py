@@ -24,9 +24,9 @@ from token_samples import prepare_folder  # noqa: E402
 
 from cmbert_retrieval.errors import ConfigError, CorpusError, EncoderError, StorageError  # noqa: E402
 from cmbert_retrieval.pretraining.callbacks import NoBar  # noqa: E402
+from cmbert_retrieval.pretraining.checkpoints import checkpoints  # noqa: E402
 from cmbert_retrieval.pretraining.division import divide  # noqa: E402
 from cmbert_retrieval.pretraining.recipe import PretrainRecipe  # noqa: E402
-from cmbert_retrieval.pretraining.trainer import checkpoints  # noqa: E402
 from cmbert_retrieval.pretraining.training import pretrain  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch
@@ -220,7 +220,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(data: Path
         phases=[{"tokens": 64 * 16 * 40, "context": 64, "learning_rate": 1e30, "warmup": 0.5}],
         training__optimizer="adamw",
     )
-    from cmbert_retrieval.pretraining.trainer import DivergedError
+    from cmbert_retrieval.pretraining.checkpoints import DivergedError
 
     with pytest.raises(DivergedError, match=r"step \d+: the loss is not a number any more"):
         train(wild, data, tmp_path)

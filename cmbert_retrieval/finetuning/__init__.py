@@ -1,0 +1,1 @@
+"""From a pretrained encoder to one that searches: pairs, negatives, a teacher, contrastive training."""

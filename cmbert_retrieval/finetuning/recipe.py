@@ -1,0 +1,362 @@
+"""The recipe of a fine-tuning run: pairs, what may not be in them, model, teacher, stages, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cmbert_retrieval.config import FlashAttention, none_means_absent
+from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.pretraining.recipe import (
+    ModelRecipe,
+    PretrainingSource,
+    part_of,
+    with_absolute_model,
+    with_absolute_source,
+)
+from cmbert_retrieval.recipe_files import Section, absolute_path, overridden, read_extended, validated
+
+PairKind = Literal[
+    "title-text", "section-paragraph", "sentence-context", "citing-cited", "names", "parents", "summary-note"
+]
+"""What of a document asks for what of it; ``pairs.py`` says how each is made."""
+
+PAIR_FILES = ("pairs", "judged")
+"""Readers of pairs that are there already: columns of a file, and a BEIR folder with judgements."""
+
+
+class PairSource(PretrainingSource):
+    """One source of pairs."""
+
+    pairs: list[PairKind] = Field(default_factory=list)
+    """The pairs that are made of its documents. Empty for readers of pairs: ``pairs``, ``judged``."""
+
+    texts: bool = False
+    """Give its titles, sentences and passages to the teacher's lessons, whether or not they are in pairs."""
+
+    each: int = Field(default=8, ge=1)
+    """Pairs of one kind that a document gives, at most: chosen evenly over its length."""
+
+    @model_validator(mode="after")
+    def _something_is_taken(self) -> PairSource:
+        if self.reader in PAIR_FILES and self.pairs:
+            raise ValueError(f"reader '{self.reader}' has its pairs already; leave 'pairs' out")
+        if self.reader not in PAIR_FILES and not self.pairs and not self.texts:
+            raise ValueError("a source gives neither 'pairs' nor 'texts'; say which")
+        return self
+
+
+class OverlapRecipe(Section):
+    """What the model is going to be measured on, so that none of it is trained on."""
+
+    data: str = ""
+    """The folder of evaluation sets. "": nothing is looked for, and the report says so."""
+
+    sets: list[str] = Field(default_factory=list)
+    """Named sets. ``scifact``: its documents and its questions; ``medquad:judged``: its questions and what
+    answers them, where the other documents may be trained on; ``hcpcs-short:questions``: its questions."""
+
+    words: int = Field(default=10, ge=5, le=50)
+    """A text that has as many words in a row in common with a document or a question of a set is left out; so
+    is one that has a whole question of at least four. Function words and numbers do not count as words."""
+
+
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+"""A name that files can have."""
+
+
+class PairDataRecipe(Section):
+    """What is learnt from."""
+
+    sources: dict[SourceName, PairSource] = Field(min_length=1)
+    """A name of yours -> what is read and which pairs are made of it."""
+
+    exclude_names: str | None = None
+    """A file of names, one a line: codes and terms that are called so are left out."""
+
+    overlap: OverlapRecipe = OverlapRecipe()
+    """What is looked for in pairs and texts, and taken out."""
+
+    anchor_characters: int = Field(default=400, ge=20)
+    """Longer anchors are left out: nobody asks so."""
+
+    text_characters: int = Field(default=2_000, ge=50)
+    """A text is cut there, at a sentence; the model's own limit is ``model.max_tokens``."""
+
+    held_out: float = Field(default=0.005, ge=0, lt=0.5)
+    """Share of every source's documents, by a hash of their ids, whose pairs are kept for measuring."""
+
+
+class NegativesRecipe(Section):
+    """Texts that are near an anchor and do not answer it, found by searching the positives of its source."""
+
+    count: int = Field(default=3, ge=1, le=32)
+    """Of every pair."""
+
+    modes: list[Literal["lexical", "dense"]] = Field(default=["lexical", "dense"], min_length=1)
+    """What searches."""
+
+    encoder: str | None = None
+    """Of dense search and of the margin. null: the teacher."""
+
+    top: int = Field(default=50, ge=1, le=1000)
+    """Answers that are looked at."""
+
+    skip: int = Field(default=0, ge=0)
+    """First answers that are passed over."""
+
+    margin: float = Field(default=0.95, gt=0, le=1)
+    """A negative's similarity to the anchor is at most this share of the positive's: what is nearer may be
+    another right answer."""
+
+
+class TeacherRecipe(Section):
+    """A model whose vectors are learnt from."""
+
+    model: str = "minilm"
+    """``minilm`` for the one that the extra of this name brings, else a hub id or a folder."""
+
+    max_tokens: int = Field(default=256, ge=16)
+    """Of a text that it reads."""
+
+    dtype: Literal["auto", "int8", "float32", "bfloat16"] = "auto"
+    """Its precision. auto: int8 where the model has an export, as ``minilm`` has."""
+
+
+class StudentRecipe(ModelRecipe):
+    """The model that is trained: a checkpoint, or a shape to begin with."""
+
+    tokenizer: str | None = None
+    """``teacher``, a hub id or a folder. null: the checkpoint's own."""
+
+    vocabulary: int | None = Field(default=None, ge=300)
+    """Keep only so many entries of a WordPiece tokenizer, those that prepared texts have most often. null:
+    all."""
+
+    embeddings: Literal["random", "teacher"] = "random"
+    """``teacher``: begin with its token embeddings; both have the same tokenizer and width then."""
+
+    length: int = Field(default=512, ge=16, le=8192)
+    """Tokens that are read unless a user asks for more."""
+
+    query_prompt: str = ""
+    """Put in front of questions."""
+
+    document_prompt: str = ""
+    """Put in front of what is searched."""
+
+    matryoshka: list[int] = Field(default_factory=list)
+    """Shorter vectors that are trained, too: the first so many numbers."""
+
+
+class StageRecipe(Section):
+    """A stretch of training."""
+
+    texts: int = Field(default=0, ge=0)
+    """Texts that are learnt from the teacher, in batches of their own between those of pairs."""
+
+    pairs: int = Field(default=0, ge=0)
+    """Pairs that are seen."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """The highest."""
+
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    """Share of the steps in which it rises from 0; then it falls evenly to 0."""
+
+    text_batch: int = Field(default=128, ge=2)
+    """Texts of a step."""
+
+    pair_batch: int = Field(default=128, ge=2)
+    """Pairs of a step: every one has the others' positives for negatives."""
+
+    temperature: float = Field(default=0.05, gt=0)
+    """Of the contrastive loss."""
+
+    symmetric: bool = True
+    """Anchors are looked for by positives, too."""
+
+    negatives: int = Field(default=0, ge=0, le=32)
+    """Negatives that every pair takes along: those that came with it, mined ones, then some by chance."""
+
+    similarity: float = Field(default=1.0, ge=0)
+    """Weight of the loss that compares similarities within a batch with the teacher's; that of the vectors
+    themselves is 1."""
+
+    tokens: int = Field(default=256, ge=16, le=8192)
+    """Tokens of a text in this stage."""
+
+    @model_validator(mode="after")
+    def _something_is_learnt(self) -> StageRecipe:
+        if not self.texts and not self.pairs:
+            raise ValueError("a stage learns neither from 'texts' nor from 'pairs'; say how many")
+        return self
+
+
+class FinetuneTrainingRecipe(Section):
+    """How it is trained."""
+
+    optimizer: Literal["adamw", "stable-adamw"] = "adamw"
+    """stable-adamw clips updates itself."""
+
+    betas: tuple[float, float] = Field(default=(0.9, 0.98), strict=False)
+    """Of the moving averages."""
+
+    epsilon: float = Field(default=1e-6, gt=0)
+    """Added to the denominator."""
+
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Of matrices; biases and norms have none."""
+
+    max_gradient_norm: float = Field(default=1.0, ge=0)
+    """Longer gradients are shortened to this. 0: not at all."""
+
+    micro_batch: int = Field(default=0, ge=0)
+    """Texts that are computed at once; gradients of a larger batch are cached. 0: the whole batch."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 where the processor computes in it, else fp32. Weights and their averages stay fp32."""
+
+    attention: Literal["auto", FlashAttention, "sdpa", "packed"] = "auto"
+    """auto: flash_attention_2 on a GPU where it is installed, else sdpa; packed on a CPU."""
+
+    checkpoint_steps: int = Field(default=500, ge=1)
+    """Steps between two checkpoints."""
+
+    evaluate_steps: int = Field(default=1000, ge=1)
+    """Steps between two measurements."""
+
+    log_steps: int = Field(default=20, ge=1)
+    """Steps between two lines of the log."""
+
+    report_to: list[str] = Field(default_factory=list)
+    """Loggers of transformers: ``wandb``, ``tensorboard``, ``trackio``, ..."""
+
+
+class MeasuredRecipe(Section):
+    """What is measured while training: parts of sets that nothing is reported on."""
+
+    data: str = ""
+    """The folder of evaluation sets. "": only held-out pairs are measured."""
+
+    sets: list[str] = Field(default_factory=list)
+    """``NAME:PART`` each, such as ``nfcorpus:validation``."""
+
+    @model_validator(mode="after")
+    def _nothing_is_tested(self) -> MeasuredRecipe:
+        for name in self.sets:
+            if name.partition(":")[2] not in ("validation", "train"):
+                raise ValueError(f"'{name}': expected NAME:validation or NAME:train; tests come afterwards")
+        return self
+
+
+class FinetuneRecipe(Section):
+    """Everything that decides what a run does."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """The run's name. Unless given: the recipe file's."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of random weights and of the order."""
+
+    data: PairDataRecipe
+    """What is learnt from."""
+
+    negatives: Annotated[NegativesRecipe | None, BeforeValidator(none_means_absent)] = None
+    """How negatives are found. ``none``: other pairs of a batch alone."""
+
+    teacher: Annotated[TeacherRecipe | None, BeforeValidator(none_means_absent)] = None
+    """Whose vectors are learnt from. ``none``: nobody's."""
+
+    model: StudentRecipe
+    """What is trained."""
+
+    stages: list[StageRecipe] = Field(min_length=1)
+    """One after the other, each from the weights of the one before."""
+
+    training: FinetuneTrainingRecipe = FinetuneTrainingRecipe()
+    """How it is trained."""
+
+    measured: MeasuredRecipe = MeasuredRecipe()
+    """What is measured while training."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> FinetuneRecipe:
+        if self.teacher is None:
+            if any(stage.texts for stage in self.stages):
+                raise ValueError("a stage learns from a teacher's texts, but there is no 'teacher'")
+            if "teacher" in (self.model.tokenizer, self.model.embeddings):
+                raise ValueError("the model takes something of its teacher, but there is no 'teacher'")
+        longest = self.teacher.max_tokens if self.teacher is not None else 0
+        if any(stage.texts and stage.tokens < longest for stage in self.stages):
+            raise ValueError("a stage reads less of a text than its teacher did: stages.N.tokens")
+        if self.model.checkpoint is not None and self.model.vocabulary is not None:
+            raise ValueError("model.vocabulary trims a new model's tokenizer; a checkpoint keeps its own")
+        if self.model.embeddings == "teacher" and self.model.tokenizer != "teacher":
+            raise ValueError("embeddings of the teacher need its tokenizer: model.tokenizer: teacher")
+        if self.model.checkpoint is not None and self.model.embeddings == "teacher":
+            raise ValueError("a checkpoint has its own embeddings; leave model.embeddings out")
+        if self.model.checkpoint is None and any(
+            size >= self.model.hidden_size for size in self.model.matryoshka
+        ):
+            raise ValueError(f"model.matryoshka: expected lengths below {self.model.hidden_size}")
+        if self.model.checkpoint is None and self.model.tokenizer is None:
+            raise ValueError("a model without a 'checkpoint' has no tokenizer; name one: model.tokenizer")
+        return self
+
+
+def load_finetune_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> FinetuneRecipe:
+    """Read the recipe of a fine-tuning run.
+
+    Args:
+        path: a YAML file; paths in it are relative to it. It may name another one that it ``extends``.
+        overrides: ``section.key=value`` each, in this order; paths in them are relative to the working
+            folder.
+
+    Raises:
+        ConfigError: there is no such file, it is not YAML, or a key or value in it or in the overrides is
+            wrong. The message names the file and the key, and the key that may have been meant.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"{path}: no such recipe file; there are some in pretraining/recipes")
+    values = read_extended(file, _named)
+    prepare = partial(_with_absolute_paths, folder=Path.cwd(), known=values)
+    return validated(FinetuneRecipe, overridden(values, overrides, prepare=prepare), str(path))
+
+
+def _named(values: dict[str, Any], file: Path, below: dict[str, Any]) -> dict[str, Any]:
+    return {"name": file.stem, **_with_absolute_paths(values, file.parent, below)}
+
+
+def _with_absolute_paths(
+    values: Mapping[str, Any], folder: Path, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    made = dict(values)
+    data = made.get("data")
+    if isinstance(data, Mapping):
+        made["data"] = data = dict(data)
+        if isinstance(data.get("sources"), Mapping):
+            readers = part_of(known, "data", "sources")
+            data["sources"] = {
+                name: with_absolute_source(source, folder, part_of(readers, str(name)).get("reader", ""))
+                for name, source in data["sources"].items()
+            }
+        if isinstance(data.get("exclude_names"), str):
+            data["exclude_names"] = absolute_path(data["exclude_names"], folder)
+        data |= _with_absolute_folder(data, "overlap", folder)
+    made |= _with_absolute_folder(made, "measured", folder)
+    for section, key in (("model", "checkpoint"), ("model", "tokenizer"), ("teacher", "model")):
+        made |= with_absolute_model(made, section, key, folder)
+    return made | with_absolute_model(made, "negatives", "encoder", folder)
+
+
+def _with_absolute_folder(values: Mapping[str, Any], section: str, folder: Path) -> dict[str, Any]:
+    part = values.get(section)
+    if not isinstance(part, Mapping) or not isinstance(part.get("data"), str):
+        return {}
+    return {section: {**part, "data": absolute_path(part["data"], folder)}}

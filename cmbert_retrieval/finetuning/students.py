@@ -1,0 +1,171 @@
+"""The model that is fine-tuned: a checkpoint, or a shape that begins with its teacher's token embeddings."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmbert_retrieval.errors import ConfigError, EncoderError
+from cmbert_retrieval.finetuning.recipe import StudentRecipe
+from cmbert_retrieval.finetuning.vocabulary import trim_vocabulary
+from cmbert_retrieval.pretraining.model import LoadReport, modernbert_config
+from cmbert_retrieval.storage import fsync_tree
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import ModernBertModel, PreTrainedTokenizerFast
+
+_SHOWN = 5
+_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight")
+_HEAD = ("head.", "decoder.", "cls.", "model.")
+"""Tensors of a masked language model that an encoder has no use for."""
+
+
+def build_student(
+    recipe: StudentRecipe, teacher: Path | None, *, seed: int, folder: Path, texts: Iterable[str] = ()
+) -> None:
+    """Write the model that a run begins with as a sentence-transformers folder; one that is there stays.
+
+    Args:
+        recipe: checkpoint or shape, tokenizer, prompts.
+        teacher: the folder of the teacher's fp32 weights and tokenizer, where something of it is taken.
+        seed: of random weights.
+        folder: to write.
+        texts: decide which entries of the tokenizer are kept, where it is trimmed.
+
+    Raises:
+        ConfigError: the checkpoint is not a ModernBERT, or the teacher's embeddings have another shape.
+        EncoderError: tensors are missing or of another shape; the first few are named.
+    """
+    if folder.exists():
+        return
+    tokenizer = _tokenizer(recipe, teacher)
+    kept = None
+    if recipe.vocabulary is not None:
+        tokenizer, kept = trim_vocabulary(tokenizer, texts, recipe.vocabulary)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    if recipe.checkpoint is not None:
+        model = _of_checkpoint(recipe.checkpoint, len(tokenizer))
+    else:
+        model = _of_shape(recipe, tokenizer, seed)
+        if recipe.embeddings == "teacher":
+            assert teacher is not None
+            _take_embeddings(model, teacher, kept)
+    building = folder.with_name(f"{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    plain = building / "plain"
+    model.save_pretrained(plain)
+    tokenizer.save_pretrained(plain)
+    _with_pooling(plain, recipe).save(str(building / "model"), create_model_card=False)
+    fsync_tree(building / "model")
+    (building / "model").rename(folder)
+    shutil.rmtree(building)
+
+
+def open_student(folder: Path, *, attention: str, tokens: int) -> SentenceTransformer:
+    """Open a folder for training, in fp32.
+
+    Args:
+        folder: of sentence-transformers.
+        attention: as transformers names it.
+        tokens: longer texts are cut.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    settings = {"attn_implementation": attention, "dtype": "float32"}
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs=settings, local_files_only=True)
+    model.max_seq_length = tokens
+    return model
+
+
+def _tokenizer(recipe: StudentRecipe, teacher: Path | None) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    name = recipe.tokenizer or recipe.checkpoint
+    where = teacher if name == "teacher" else name
+    try:
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(where), use_fast=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: no tokenizer can be read there ({type(error).__name__})") from None
+    tokenizer.model_max_length = recipe.max_tokens
+    return tokenizer
+
+
+def _of_checkpoint(name: str, vocabulary: int) -> ModernBertModel:
+    from transformers import AutoConfig, ModernBertModel
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: no checkpoint can be read there ({type(error).__name__})") from None
+    if config.model_type != "modernbert":
+        raise ConfigError(f"{name}: got a checkpoint of '{config.model_type}', expected 'modernbert'")
+    if config.vocab_size < vocabulary:
+        raise ConfigError(
+            f"{name}: its vocabulary has {config.vocab_size} entries, the tokenizer {vocabulary}; give the "
+            "checkpoint's own, or none: model.tokenizer"
+        )
+    model, found = ModernBertModel.from_pretrained(
+        name, dtype="float32", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    report = LoadReport(
+        source=name,
+        tensors=len(model.state_dict()),
+        missing=sorted(found["missing_keys"]),
+        unexpected=sorted(key for key in found["unexpected_keys"] if not key.startswith(_HEAD)),
+        mismatched={key: (tuple(there), tuple(here)) for key, there, here in found["mismatched_keys"]},
+    )
+    if not report.whole:
+        lines = report.lines()
+        more = f", and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise EncoderError(f"{name}: not the tensors of its config.json: {'; '.join(lines[:_SHOWN])}{more}")
+    return model
+
+
+def _of_shape(recipe: StudentRecipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> ModernBertModel:
+    import torch
+    from transformers import ModernBertModel
+
+    config = modernbert_config(recipe, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ModernBertModel._from_config(config).float()
+
+
+def _take_embeddings(model: ModernBertModel, teacher: Path, kept: list[int] | None) -> None:
+    import torch
+    from safetensors import safe_open
+
+    place = model.embeddings.tok_embeddings.weight
+    with safe_open(teacher / "model.safetensors", framework="pt") as tensors:
+        names = [name for name in tensors.keys() if name.endswith(_EMBEDDINGS)]
+        there: torch.Tensor | None = tensors.get_tensor(names[0]) if names else None
+    if there is not None and kept is not None:
+        there = there[kept]
+    if there is None or there.shape[1] != place.shape[1] or len(there) > len(place):
+        shape = "none" if there is None else f"{list(there.shape)}"
+        raise ConfigError(
+            f"model.embeddings: the teacher's token embeddings are {shape}, the model's {list(place.shape)}; "
+            "expected equal widths and the teacher's tokenizer: model.hidden_size, model.tokenizer"
+        )
+    with torch.no_grad():
+        # As large as random ones are: the norm behind them takes any size, the optimizer does not.
+        place[: len(there)] = there * (place.std() / there.std())
+
+
+def _with_pooling(folder: Path, recipe: StudentRecipe) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    transformer = Transformer(str(folder), max_seq_length=recipe.length)
+    width = transformer.model.config.hidden_size
+    prompts: dict[str, Any] = {"query": recipe.query_prompt, "document": recipe.document_prompt}
+    return SentenceTransformer(
+        modules=[transformer, Pooling(width, pooling_mode="mean"), Normalize()],
+        device="cpu",
+        prompts=prompts,
+        similarity_fn_name="cosine",
+    )

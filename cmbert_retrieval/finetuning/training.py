@@ -1,0 +1,343 @@
+"""A fine-tuning run from prepared pairs to a sentence-transformers folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer import losses
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers.utils.logging import disable_progress_bar
+
+from cmbert_retrieval.encoders.devices import choose_device
+from cmbert_retrieval.errors import CmbertError, ConfigError
+from cmbert_retrieval.finetuning import packing
+from cmbert_retrieval.finetuning.card import ROWS, last_measured, model_card
+from cmbert_retrieval.finetuning.losses import TeacherLoss
+from cmbert_retrieval.finetuning.measuring import Measures, encoder_of
+from cmbert_retrieval.finetuning.mixture import (
+    PAIRS_NAME,
+    TEXTS_NAME,
+    StageBatches,
+    StageRows,
+    open_stage,
+)
+from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS, VECTORS
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
+from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
+from cmbert_retrieval.finetuning.students import build_student, open_student
+from cmbert_retrieval.finetuning.tables import Table
+from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
+from cmbert_retrieval.pretraining.card import CARD
+from cmbert_retrieval.pretraining.checkpoints import SafeTraining, last_checkpoint
+from cmbert_retrieval.pretraining.optimizers import make_optimizer
+from cmbert_retrieval.pretraining.run_pins import pin_run
+from cmbert_retrieval.pretraining.schedules import warmup_linear
+from cmbert_retrieval.pretraining.training import (
+    FINISHED,
+    choose_training_attention,
+    settle_memory,
+    uses_bf16,
+)
+from cmbert_retrieval.pretraining.workfolder import write_json
+from cmbert_retrieval.storage import fsync_folder, fsync_tree, sha256_of
+
+START = "start"
+"""The folder of the model that a run begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        folder: the finished model, or None when a signal stopped the run behind a checkpoint.
+        measured: the last measurement.
+    """
+
+    folder: Path | None
+    measured: dict[str, float]
+
+
+def finetune(
+    recipe: FinetuneRecipe,
+    data: Path,
+    out: Path,
+    *,
+    teacher: Path | None = None,
+    bar: Callable[[str, int], AbstractContextManager[Bar]],
+) -> Outcome:
+    """Train the stages of a recipe, going on from the last checkpoint in ``out`` where there is one.
+
+    Args:
+        recipe: what is done.
+        data: prepared pairs, with vectors and negatives where a stage takes them.
+        out: gets a folder a stage, and the finished model.
+        teacher: the folder of its weights, where the model takes something of it.
+        bar: makes what progress is shown on, for a label and a number of steps.
+
+    Raises:
+        ConfigError: ``out`` holds another run, or the recipe does not fit the data or the processes.
+        DivergedError: the loss is not a number any more.
+    """
+    disable_progress_bar()  # of transformers, for each file that it writes
+    on_cpu = choose_device(None).type == "cpu"
+    if on_cpu:
+        settle_memory()
+    with PartialState(cpu=on_cpu).main_process_first():
+        out.mkdir(parents=True, exist_ok=True)
+        _pin(recipe, data, out)
+        texts = (
+            text
+            for name in recipe.data.sources
+            for text in Table(data / TEXTS / f"{name}.arrow").values("text")
+        )
+        build_student(recipe.model, teacher, seed=recipe.seed, folder=out / START, texts=texts)
+    measures = Measures(recipe, data)
+    begin, measured = out / START, dict[str, float]()
+    for number in range(len(recipe.stages)):
+        folder = out / f"stage-{number + 1}"
+        run = _Stage(recipe, number, data, folder, begin, measures)
+        measured = run.train(partial(bar, f"stage {number + 1} of {len(recipe.stages)}"))
+        if not (folder / FINISHED).exists():
+            return Outcome(None, measured)
+        begin = folder / FINISHED
+    return Outcome(begin, measured)
+
+
+def _pin(recipe: FinetuneRecipe, data: Path, out: Path) -> None:
+    pinned = recipe.model_dump(mode="json")
+    # How often is looked and told may change between two runs of the same training.
+    for name in ("checkpoint_steps", "evaluate_steps", "log_steps", "report_to", "attention", "micro_batch"):
+        del pinned["training"][name]
+    pin_run(out, pinned, sha256_of(data / COMPLETE))
+
+
+class FinetuneTrainer(SafeTraining, SentenceTransformerTrainer):  # type: ignore[misc]
+    """sentence-transformers' trainer on the batches of a stage, with safe checkpoints."""
+
+    def __init__(self, *, rows: StageRows, batches: StageBatches, warmup: float, **settings: Any) -> None:
+        """Take what sentence-transformers' trainer takes.
+
+        Args:
+            rows: what is learnt from.
+            batches: of this process.
+            warmup: share of the steps in which the learning rate rises.
+            settings: of sentence-transformers' trainer.
+        """
+        self._rows, self._batches, self._warmup = rows, batches, warmup
+        super().__init__(**settings)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the batches as they come: they are divided among the processes already."""
+        return DataLoader(
+            self._rows,
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        """Let the learning rate rise, then fall evenly."""
+        factor = partial(warmup_linear, steps=num_training_steps, warmup=self._warmup)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Do without: what it looks for in the data is in no card of ours."""
+
+
+class _Measuring(TrainerCallback):  # type: ignore[misc]
+    """Measures every so many steps, and at the end."""
+
+    def __init__(self, measures: Measures, steps: int) -> None:
+        self._measures, self._steps = measures, steps
+        self.trainer: FinetuneTrainer | None = None
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        """Measure where it is time."""
+        if state.global_step % self._steps == 0 or state.global_step == state.max_steps:
+            wanted = control.should_log
+            self.measure()
+            control.should_log = wanted  # telling what was measured has put it out
+
+    def measure(self) -> None:
+        """Measure now, on the first process alone."""
+        trainer = self.trainer
+        assert trainer is not None
+        if not trainer.is_world_process_zero():
+            return
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        was_training = model.training
+        model.eval()
+        with torch.inference_mode(), trainer.compute_loss_context_manager():
+            found = self._measures.of(encoder_of(model))
+        model.train(was_training)
+        if found:
+            trainer.log({f"eval_{name}": value for name, value in found.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One stage, ready to be trained."""
+
+    recipe: FinetuneRecipe
+    number: int
+    data: Path
+    folder: Path
+    begin: Path
+    measures: Measures
+
+    @property
+    def stage(self) -> StageRecipe:
+        """What is done."""
+        return self.recipe.stages[self.number]
+
+    def train(self, bar: Callable[[int], AbstractContextManager[Bar]]) -> dict[str, float]:
+        """Train to the end, or to where a signal stops it; return the last measurement."""
+        if (self.folder / FINISHED).exists():
+            return last_measured(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rows, batches, counts = open_stage(self.recipe, self.number, self.data)
+        device = choose_device(None)
+        attention, packed = _attention(self.recipe.training.attention, device)
+        model = open_student(self.begin, attention=attention, tokens=self.stage.tokens)
+        if packed:
+            packing.pack_inputs(model)
+        stop, measuring = StopOnSignal(), _Measuring(self.measures, self.recipe.training.evaluate_steps)
+        shared = StageBatches(batches, rank=int(os.environ.get("RANK", "0")), processes=_processes())
+        with bar(len(shared)) as shown:
+            trainer = FinetuneTrainer(
+                rows=rows,
+                batches=shared,
+                warmup=self.stage.warmup,
+                model=model,
+                args=self._arguments(device),
+                loss={TEXTS_NAME: self._teacher_loss(model), PAIRS_NAME: self._contrastive(model)},
+                optimizers=(make_optimizer(model, self.recipe.training, self.stage.learning_rate), None),
+                callbacks=[stop, measuring, TableLog(self.folder), ShowProgress(shown, 1)],
+            )
+            for talkative in (PrinterCallback, ProgressCallback):
+                trainer.remove_callback(talkative)
+            measuring.trainer = trainer
+            resumed = last_checkpoint(self.folder)
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if not stop.stopped and trainer.is_world_process_zero():
+            if trainer.state.global_step != len(shared):
+                raise CmbertError(
+                    f"{self.folder}: ended at step {trainer.state.global_step} of {len(shared)}; run it again"
+                )
+            self._finish(trainer.accelerator.unwrap_model(trainer.model), counts)
+        trainer.accelerator.wait_for_everyone()
+        return last_measured(self.folder)
+
+    def _finish(self, model: SentenceTransformer, counts: Mapping[str, int]) -> None:
+        finished = self.folder / FINISHED
+        building = finished.with_name(f"{FINISHED}.building")
+        shutil.rmtree(building, ignore_errors=True)
+        model.max_seq_length = self.recipe.model.length
+        model.save(str(building), create_model_card=False)
+        write_json(self.folder / ROWS, counts)
+        report = Report.from_json(json.loads((self.data / REPORT_JSON).read_bytes()))
+        stages = [self.folder.with_name(f"stage-{number + 1}") for number in range(self.number + 1)]
+        (building / CARD).write_text(model_card(self.recipe, report, stages), encoding="utf-8")
+        fsync_tree(building)
+        building.rename(finished)
+        fsync_folder(self.folder)
+
+    def _teacher_loss(self, model: SentenceTransformer) -> TeacherLoss:
+        width, taught = model[0].model.config.hidden_size, self._taught()
+        if not self.stage.similarity and taught not in (None, width):
+            raise ConfigError(
+                f"the teacher's vectors have {taught} numbers, the model's {width}; expected "
+                f"stages.{self.number}.similarity above 0, or nothing would be learnt from them"
+            )
+        return TeacherLoss(model, similarity=self.stage.similarity, shorter=self.recipe.model.matryoshka)
+
+    def _taught(self) -> int | None:
+        """Return the length of the teacher's vectors; None where there are none."""
+        paths = sorted((self.data / VECTORS).glob("*.npy"))
+        return int(np.load(paths[0]).shape[1]) if paths else None
+
+    def _contrastive(self, model: SentenceTransformer) -> torch.nn.Module:
+        stage, training = self.stage, self.recipe.training
+        settings: dict[str, Any] = {
+            "scale": 1 / stage.temperature,
+            "gather_across_devices": _processes() > 1,
+        }
+        if stage.symmetric:
+            settings |= {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+        if training.micro_batch:
+            made = losses.CachedMultipleNegativesRankingLoss(
+                model, mini_batch_size=training.micro_batch, **settings
+            )
+        else:
+            made = losses.MultipleNegativesRankingLoss(model, **settings)
+        dims = self.recipe.model.matryoshka
+        if not dims:
+            return made
+        width = model[0].model.config.hidden_size
+        return losses.MatryoshkaLoss(model, made, matryoshka_dims=[width, *dims])
+
+    def _arguments(self, device: torch.device) -> SentenceTransformerTrainingArguments:
+        recipe, stage, training = self.recipe, self.stage, self.recipe.training
+        prompts = {"anchor": recipe.model.query_prompt}
+        answers = ("positive", "text", *(f"negative_{place + 1}" for place in range(stage.negatives)))
+        prompts |= dict.fromkeys(answers, recipe.model.document_prompt)
+        _check_shares(stage)
+        return SentenceTransformerTrainingArguments(
+            output_dir=str(self.folder),
+            num_train_epochs=1,
+            max_grad_norm=training.max_gradient_norm,
+            bf16=uses_bf16(training.precision, device),
+            use_cpu=device.type == "cpu",
+            prompts={name: text for name, text in prompts.items() if text} or None,
+            save_steps=training.checkpoint_steps,
+            logging_steps=training.log_steps,
+            logging_nan_inf_filter=False,
+            report_to=training.report_to,
+            run_name=recipe.name,
+            seed=recipe.seed,
+            ddp_find_unused_parameters=False,
+            dataloader_num_workers=4 if device.type == "cuda" else 0,
+            dataloader_pin_memory=device.type == "cuda",
+            disable_tqdm=True,
+        )
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _check_shares(stage: StageRecipe) -> None:
+    """Raise ``ConfigError`` where the processes cannot divide a batch."""
+    processes = _processes()
+    for batch in (stage.text_batch, stage.pair_batch):
+        if batch % processes:
+            raise ConfigError(f"a batch of {batch} cannot be divided among {processes} processes")
+
+
+def _attention(name: str, device: torch.device) -> tuple[str, bool]:
+    """Return the attention as transformers names it, and whether it takes texts without padding on a CPU."""
+    if name == "packed" or (name == "auto" and device.type == "cpu"):
+        return packing.register(), True
+    return choose_training_attention(name, device), False

@@ -1,0 +1,307 @@
+"""Fine-tuning runs: what is learnt, resumed to the last digit, shared out among processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+for package in ("accelerate", "datasets", "sentence_transformers"):
+    pytest.importorskip(package)
+
+from cmbert_retrieval.encoders import load_encoder  # noqa: E402
+from cmbert_retrieval.errors import ConfigError  # noqa: E402
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe  # noqa: E402
+from cmbert_retrieval.finetuning.stages import run  # noqa: E402
+from cmbert_retrieval.pretraining.callbacks import NoBar  # noqa: E402
+
+pytestmark = pytest.mark.slow  # torch
+
+WORDS = "heart lung kidney skin liver brain knee pain rash stone attack cancer fever cough edema".split()
+
+
+def sources(folder: Path) -> dict[str, Any]:
+    random = np.random.default_rng(3)
+    lines = []
+    for number in range(300):
+        title = " ".join(random.choice(WORDS, 3))
+        seen = [" ".join(random.choice(WORDS, 4)) for _ in range(6)]
+        text = " ".join(f"The {words} of {title} was seen again." for words in seen)
+        lines.append(json.dumps({"_id": f"d{number}", "title": title, "text": text}))
+    path = folder / "documents.jsonl"
+    path.write_text("\n".join(lines))
+    return {"articles": {"reader": "jsonl", "path": str(path), "texts": True,
+                         "pairs": ["title-text", "sentence-context"]}}  # fmt: skip
+
+
+def recipe(folder: Path, tiny: Path, **changes: Any) -> FinetuneRecipe:
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "data": {"sources": sources(folder), "held_out": 0.2},
+        "teacher": {"model": str(tiny), "max_tokens": 64},
+        "negatives": {"count": 2, "margin": 1.0},
+        "model": {"hidden_size": 32, "layers": 2, "heads": 2, "intermediate_size": 48, "window": 16,
+                  "max_tokens": 128, "length": 64, "tokenizer": "teacher"},
+        "stages": [
+            {"texts": 960, "text_batch": 32, "learning_rate": 3e-3, "tokens": 64},
+            {"pairs": 240, "texts": 64, "pair_batch": 16, "text_batch": 32, "learning_rate": 1e-3,
+             "negatives": 2, "tokens": 64},
+        ],
+        "training": {"precision": "fp32", "checkpoint_steps": 4, "evaluate_steps": 10, "log_steps": 1},
+    }  # fmt: skip
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        if key:
+            values[section][key] = value
+        else:
+            values[section] = value
+    return FinetuneRecipe.model_validate(values)
+
+
+def finetune(made: FinetuneRecipe, folder: Path, out: str = "run") -> Path | None:
+    return run(made, folder / "data", folder / out, bars=lambda *about: nullcontext(NoBar())).folder
+
+
+def column(path: Path, name: str) -> list[float]:
+    with path.open(newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finetuning")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, tiny_encoder_path: Path) -> Path:
+    made = finetune(recipe(folder, tiny_encoder_path), folder)
+    assert made == folder / "run/stage-2/model"
+    return made
+
+
+@pytest.fixture(autouse=True)
+def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMBERT_CACHE", str(folder / "cache"))
+
+
+def test_the_student_comes_near_its_teacher(model: Path, folder: Path, tiny_encoder_path: Path) -> None:
+    losses = column(folder / "run/stage-1/training.csv", "loss")
+    assert len(losses) == 30
+    assert losses[-1] < losses[0] / 2
+    teacher = load_encoder(tiny_encoder_path)
+    texts = [" ".join(np.random.default_rng(seed).choice(WORDS, 5)) for seed in range(20)]
+    wanted = teacher.encode_document(texts)
+    cosines = {
+        name: (load_encoder(folder / name).encode_document(texts) * wanted).sum(1).mean()
+        for name in ("run/start", "run/stage-1/model")
+    }
+    assert cosines["run/stage-1/model"] > cosines["run/start"] + 0.2
+
+
+def test_the_model_opens_plainly_and_is_exported(model: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from cmbert_retrieval.encoders.export import export_encoder
+
+    plain = SentenceTransformer(str(model), device="cpu")
+    assert plain.max_seq_length == 64
+    assert [type(module).__name__ for module in plain] == ["Transformer", "Pooling", "Normalize"]
+    report = export_encoder(model, tmp_path / "exported")
+    assert report.agreement.min_cosine > 0.98
+    texts = ["heart attack", "the kidney stone was seen again " * 20]
+    here = load_encoder(tmp_path / "exported", backend="onnx", dtype="auto").encode_document(texts)
+    there = plain.encode(texts, normalize_embeddings=True)
+    assert (here * there).sum(1).min() > 0.98
+
+
+def test_held_out_pairs_are_measured(model: Path, folder: Path) -> None:
+    shares = column(folder / "run/stage-1/held_out.csv", "pairs_articles")
+    assert len(shares) == 3  # at steps 10, 20 and 30
+    assert all(0 <= share <= 1 for share in shares)
+
+
+def test_texts_behind_each_other_are_as_texts_padded(model: Path) -> None:
+    from cmbert_retrieval.finetuning import packing
+    from cmbert_retrieval.finetuning.students import open_student
+
+    padded = open_student(model, attention="sdpa", tokens=64)
+    packed = open_student(model, attention=packing.register(), tokens=64)
+    packing.pack_inputs(packed)
+    texts = ["heart", "lung cancer and fever " * 12, "knee pain", "kidney stone attack of the skin"]
+    np.testing.assert_allclose(packed.encode(texts), padded.encode(texts), atol=1e-5)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(
+    model: Path, folder: Path, tiny_encoder_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cmbert_retrieval.finetuning import training
+
+    made = recipe(folder, tiny_encoder_path)
+
+    class Killed(Exception):
+        pass
+
+    class Killing(training.StopOnSignal):
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            if state.global_step == 6:
+                raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopOnSignal", Killing)
+        with pytest.raises(Killed):
+            finetune(made, folder, "again")
+    assert finetune(made, folder, "again") == folder / "again/stage-2/model"
+    for stage in ("stage-1", "stage-2"):
+        losses = [column(folder / out / stage / "training.csv", "loss") for out in ("run", "again")]
+        assert losses[0] == losses[1]
+    here, there = (
+        (folder / out / "stage-2/model/model.safetensors").read_bytes() for out in ("run", "again")
+    )
+    assert here == there
+
+
+def test_another_recipe_is_refused_by_the_name_of_its_key(
+    model: Path, folder: Path, tiny_encoder_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"holds a run of model.layers=2, not 3; give that back"):
+        finetune(recipe(folder, tiny_encoder_path, model__layers=3), folder)
+
+
+def test_a_model_may_begin_with_the_embeddings_of_its_teacher(
+    folder: Path, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    from cmbert_retrieval.finetuning.students import build_student
+
+    made = recipe(folder, tiny_encoder_path, model__embeddings="teacher")
+    build_student(made.model, tiny_encoder_path, seed=0, folder=tmp_path / "start")
+    here, there = (load_file(path / "model.safetensors") for path in (tmp_path / "start", tiny_encoder_path))
+    own = here["embeddings.tok_embeddings.weight"]
+    (taught,) = (tensor for name, tensor in there.items() if name.endswith("tok_embeddings.weight"))
+    ratio = own[: len(taught)] / taught
+    assert torch.allclose(ratio[taught != 0], ratio[taught != 0][0].expand(1), rtol=1e-4)
+
+
+def test_embeddings_of_another_width_are_refused(folder: Path, tiny_encoder_path: Path) -> None:
+    made = recipe(folder, tiny_encoder_path, model__hidden_size=64, model__embeddings="teacher")
+    with pytest.raises(ConfigError, match=r"the teacher's token embeddings are \[\d+, 32\]"):
+        finetune(made, folder, "wide")
+
+
+def test_sigterm_ends_with_a_checkpoint_and_exit_75(
+    folder: Path, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    import yaml
+
+    values = recipe(folder, tiny_encoder_path).model_dump(mode="json")
+    values["stages"][0]["texts"] = 32 * 2000
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "cmbert_retrieval", "finetune", str(path),
+               "--data", str(folder / "data"), "--out", str(tmp_path / "run")]  # fmt: skip
+    process = subprocess.Popen(command, env={**os.environ}, stderr=subprocess.PIPE, text=True)
+    table = tmp_path / "run/stage-1/training.csv"
+    began = time.monotonic()
+    while not table.exists() and process.poll() is None and time.monotonic() - began < 120:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "the same command goes on" in said
+    assert list((tmp_path / "run/stage-1").glob("checkpoint-*"))
+
+
+def test_two_processes_are_one(model: Path, folder: Path, tiny_encoder_path: Path, tmp_path: Path) -> None:
+    import yaml
+
+    stages = [
+        {"texts": 64, "pairs": 96, "pair_batch": 16, "text_batch": 16, "learning_rate": 1e-3, "negatives": 2,
+         "similarity": 0.0, "tokens": 64}  # similarities are compared within a process
+    ]  # fmt: skip
+    values = recipe(folder, tiny_encoder_path, stages=stages).model_dump(mode="json")
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(values))
+    script = Path(__file__).parents[2] / "pretraining/finetune.py"
+    settings = [str(path), "--data", str(folder / "data"), "--out"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+               "--nproc-per-node", "2", str(script), *settings, str(tmp_path / "two")]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = run(FinetuneRecipe.model_validate(values), folder / "data", tmp_path / "one",
+              bars=lambda *about: nullcontext(NoBar())).folder  # fmt: skip
+    assert one is not None
+    found = [column(tmp_path / name / "stage-1/training.csv", "loss") for name in ("one", "two")]
+    assert len(found[0]) == len(found[1]) > 5
+    np.testing.assert_allclose(found[1], found[0], rtol=2e-2)
+    texts = ["heart attack", "the kidney stone was seen again"]
+    here, there = (
+        load_encoder(tmp_path / name / "stage-1/model").encode_document(texts) for name in ("one", "two")
+    )
+    assert (here * there).sum(1).min() > 0.999
+
+
+def test_large_batches_are_computed_in_parts(model: Path, folder: Path, tiny_encoder_path: Path) -> None:
+    stages = [{"pairs": 64, "pair_batch": 32, "learning_rate": 1e-3, "negatives": 2, "tokens": 64}]
+    plain = recipe(folder, tiny_encoder_path, stages=stages)
+    parts = recipe(folder, tiny_encoder_path, stages=stages, training__micro_batch=4)
+    found = []
+    for name, made in (("whole", plain), ("parts", parts)):
+        assert finetune(made, folder, name)
+        found.append(column(folder / name / "stage-1/training.csv", "loss"))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
+
+
+def test_shorter_vectors_prompts_and_sets_are_taken_along(
+    folder: Path, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    import gzip
+
+    from sentence_transformers import SentenceTransformer
+
+    data = tmp_path / "sets/nfcorpus_preprocessed"
+    data.mkdir(parents=True)
+    documents = [{"_id": f"d{place}", "text": f"the {word} hurts"} for place, word in enumerate(WORDS)]
+    questions = [{"_id": "q1", "text": WORDS[0]}, {"_id": "q2", "text": "none"}]
+    names = ("corpus.jsonl.gz", "queries.beir_case_preserved.jsonl.gz")
+    for name, rows in zip(names, (documents, questions), strict=True):
+        with gzip.open(data / name, "wt") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    with gzip.open(data / "beir_qrels.validation.csv.gz", "wt") as file:
+        file.write("query-id,corpus-id,score\nq1,d0,1\n")
+    made = recipe(
+        folder, tiny_encoder_path,
+        stages=[{"pairs": 48, "texts": 64, "pair_batch": 16, "text_batch": 32, "tokens": 64}],
+        model__matryoshka=[16, 8], model__query_prompt="query: ", negatives="none",
+        measured={"data": str(tmp_path / "sets"), "sets": ["nfcorpus:validation"]},
+    )  # fmt: skip
+    out = finetune(made, folder, "short")
+    assert out is not None
+    assert 0 <= column(folder / "short/stage-1/held_out.csv", "nfcorpus")[-1] <= 1
+    assert SentenceTransformer(str(out), device="cpu").prompts["query"] == "query: "
+    card = (out / "README.md").read_text()
+    assert "| nfcorpus |" in card and "| 1 | 64 | 48 |" in card
+    assert str(folder) not in card
+
+
+def test_preparing_again_and_other_negatives(folder: Path, tiny_encoder_path: Path, model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was made with margin=1.0, not 0.5; give that back"):
+        finetune(recipe(folder, tiny_encoder_path, negatives={"count": 2, "margin": 0.5}), folder, "other")
+    from cmbert_retrieval.finetuning.stages import prepare_all
+
+    made = recipe(folder, tiny_encoder_path)
+    before = (folder / "data/negatives/articles/0000.npy").read_bytes()
+    prepare_all(made, folder / "data", lambda *about: nullcontext(NoBar()), restart=True)
+    assert (folder / "data/negatives/articles/0000.npy").read_bytes() == before
