@@ -20,6 +20,8 @@ from cmbert_retrieval.finetuning.report import Report
 from cmbert_retrieval.finetuning.sources import FinetuningSource
 from cmbert_retrieval.finetuning.tables import read_rows
 
+pytestmark = pytest.mark.slow  # pyarrow
+
 CODES = [f"{letter}{number:02d}" for letter in "AB" for number in range(40)]
 FREE = [code for code in CODES if split_of_code("icd10cm", code) == "train"]
 

@@ -12,6 +12,8 @@ transformers = pytest.importorskip("transformers")
 from cmbert_retrieval.errors import ConfigError  # noqa: E402
 from cmbert_retrieval.finetuning.vocabulary import trim_vocabulary  # noqa: E402
 
+pytestmark = pytest.mark.slow  # transformers
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["heart", "attack", "##s", "kidney", "stone", "##attack", "zebra"]
