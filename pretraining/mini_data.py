@@ -1,4 +1,4 @@
-"""Lay out the real data as the sources of ``recipes/mini-cpu.yaml``.
+"""Lay out the real data as the sources of ``recipes/mini-cpu.yaml`` and ``recipes/mini-contrastive.yaml``.
 
     python pretraining/mini_data.py --data ../shared/data --out runs/mini/sources
 
