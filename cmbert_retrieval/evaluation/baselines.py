@@ -7,6 +7,7 @@ import importlib.util
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,14 @@ class Rows:
                 break
         return found
 
-    @property
+    def nearest(self, scores: NDArray[np.float32], k: int) -> dict[str, float]:
+        """Return the best ``k`` documents by ``[rows]``, the score of every row; of equal rows the first."""
+        wanted = min(len(scores), k * self.most_per_document)
+        top = np.argpartition(-scores, wanted - 1)[:wanted]
+        top = top[np.lexsort((top, -scores[top]))]
+        return self.best(((int(row), float(scores[row])) for row in top), k)
+
+    @cached_property
     def most_per_document(self) -> int:
         """The number of rows of the document that has most."""
         return max(Counter(self.ids).values(), default=1)
@@ -112,14 +120,7 @@ def encoder_run(rows: Rows, queries: Mapping[str, str], k: int, *, model: str | 
         encoder = SentenceTransformer(name, device="cpu")
     vectors = _cached_vectors(encoder, name, rows.texts, cache)
     asked = _unit(encoder.encode_query(list(queries.values()), show_progress_bar=False))
-    wanted = min(len(rows.texts), k * rows.most_per_document)
-    run: Run = {}
-    for id_, vector in zip(queries, asked, strict=True):
-        scores = vectors @ vector
-        top = np.argpartition(-scores, wanted - 1)[:wanted]
-        top = top[np.lexsort((top, -scores[top]))]
-        run[id_] = rows.best(((int(row), float(scores[row])) for row in top), k)
-    return run
+    return {id_: rows.nearest(vectors @ vector, k) for id_, vector in zip(queries, asked, strict=True)}
 
 
 def _cached_vectors(encoder: Any, name: str, texts: Sequence[str], cache: Path) -> NDArray[np.float32]:

@@ -100,10 +100,5 @@ def _first_share(rows: Sequence[Mapping[str, Any]], encode: Encode) -> float:
 def _ndcg(one: EvaluationSet, rows: Rows, encode: Encode) -> float:
     queries = {id_: text for id_, text in one.queries.items() if id_ in one.qrels}
     scores = encode(list(queries.values()), "query") @ encode(rows.texts, "document").T
-    wanted = min(len(rows.texts), _DEEP * rows.most_per_document)
-    run = {}
-    for id_, row in zip(queries, scores, strict=True):
-        top = np.argpartition(-row, wanted - 1)[:wanted]
-        top = top[np.lexsort((top, -row[top]))]
-        run[id_] = rows.best(((int(place), float(row[place])) for place in top), _DEEP)
+    run = {id_: rows.nearest(row, _DEEP) for id_, row in zip(queries, scores, strict=True)}
     return float(evaluate(one.qrels, run, [MEASURE]).mean[MEASURE])

@@ -18,7 +18,7 @@ import hashlib
 import importlib.util
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from cmbert_retrieval.finetuning.tables import PAIR_COLUMNS, TEXT_COLUMNS, Table
 from cmbert_retrieval.pretraining.cleaning import clean_text
 from cmbert_retrieval.pretraining.code_sentences import tree_of
 from cmbert_retrieval.pretraining.sources import excluded_names, folded_name
-from cmbert_retrieval.pretraining.workfolder import WorkFolder, write_json
+from cmbert_retrieval.pretraining.workfolder import WorkFolder, hash_of, write_json
 from cmbert_retrieval.storage import atomic_file, make_folder
 
 COMPLETE = "pairs.json"
@@ -91,9 +91,9 @@ def prepare(
         if restart:
             work.clear()
         pins = {**pinned(recipe), "files": {source.name: source.facts() for source in sources}}
-        pins["excluded_ids"] = {source.name: _hash_of(source.excluded_ids) for source in sources}
+        pins["excluded_ids"] = {source.name: hash_of(source.excluded_ids) for source in sources}
         names = excluded_names(data.exclude_names)
-        pins["excluded_names"] = _hash_of(names)
+        pins["excluded_names"] = hash_of(names)
         if work.begin(pins):
             return Report.from_json(json.loads((out / REPORT_JSON).read_bytes()))
         for folder in (TRAIN, HELD_OUT, TEXTS):
@@ -126,10 +126,6 @@ def check_prepared(recipe: FinetuneRecipe, data: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"{data}: no {COMPLETE}; run first: cmbert finetune prepare RECIPE --out {data}")
     WorkFolder(data, "preparing.json", COMPLETE, _PARTS, "pairs").begin(pinned(recipe))
-
-
-def _hash_of(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(names)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _made(

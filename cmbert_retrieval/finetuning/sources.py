@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from cmbert_retrieval.finetuning.judged import PairFile
 from cmbert_retrieval.finetuning.recipe import PAIR_FILES, PairDataRecipe, PairSource
 from cmbert_retrieval.pretraining.frozen import CODE_SYSTEMS, collection_of
-from cmbert_retrieval.pretraining.sources import OpenSource, excluded_names, source_facts
+from cmbert_retrieval.pretraining.sources import OpenSource, excluded_names, is_in_share, source_facts
 from cmbert_retrieval.types import Document
 
 _OF_CODES = frozenset(("names", "parents"))
@@ -89,6 +88,4 @@ class FinetuningSource:
 
     def is_held_out(self, id: str) -> bool:
         """Return whether the pairs of a document are kept for measuring, in all sources of its collection."""
-        data = f"{self._key}\0{id}".encode("utf-8", "surrogatepass")
-        place = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2**64
-        return place < self._held_out
+        return is_in_share(self._key, id, self._held_out)

@@ -64,10 +64,10 @@ def run(recipe: FinetuneRecipe, data: Path, out: Path, *, bars: Bars) -> Outcome
     if not (data / COMPLETE).exists():
         prepare_all(recipe, data, bars)
     check_prepared(recipe, data)
-    for folder, part in ((VECTORS, recipe.teacher), (NEGATIVES, recipe.negatives)):
-        needed = _needs_vectors(recipe) if folder == VECTORS else _needs_negatives(recipe)
-        if needed and part is not None:
-            _check_made(data / folder, part.model_dump(mode="json"), data)
+    if recipe.teacher is not None and _needs_vectors(recipe):
+        _check_made(data / VECTORS, recipe.teacher.model_dump(mode="json"), data)
+    if recipe.negatives is not None and _needs_negatives(recipe):
+        _check_made(data / NEGATIVES, recipe.negatives.model_dump(mode="json"), data)
     from cmbert_retrieval.finetuning.training import finetune
 
     begin = None
@@ -89,14 +89,15 @@ def prepare_all(recipe: FinetuneRecipe, data: Path, bars: Bars, *, restart: bool
             bar(count)
 
         report = prepare(recipe, data, progress=notify, restart=restart)
-    cache = None
+    searching: Encoder | None = None
     if recipe.teacher is not None:
         teacher = open_teacher(recipe.teacher)
         cache = cache_of(teacher, _precision(teacher), cache_folder() / "teachers")
+        searching = RememberingEncoder(teacher, cache)
         if _needs_vectors(recipe):
             ask(recipe, data, teacher, cache, bars)
     if recipe.negatives is not None and _needs_negatives(recipe):
-        mine_all(recipe, recipe.negatives, data, cache, bars)
+        mine_all(recipe, recipe.negatives, data, searching, bars)
     return report
 
 
@@ -150,16 +151,24 @@ def ask(recipe: FinetuneRecipe, data: Path, teacher: Encoder, cache: VectorCache
 
 
 def mine_all(
-    recipe: FinetuneRecipe, negatives: NegativesRecipe, data: Path, cache: VectorCache | None, bars: Bars
+    recipe: FinetuneRecipe, negatives: NegativesRecipe, data: Path, encoder: Encoder | None, bars: Bars
 ) -> None:
     """Find negatives for the pairs of every source, among its own positives, as far as they are not there.
+
+    Args:
+        recipe: whose sources are searched.
+        negatives: how.
+        data: the folder of prepared pairs.
+        encoder: searches where the recipe names none; None for the default one.
+        bars: makes what progress is shown on.
 
     Raises:
         ConfigError: negatives of other settings are there.
     """
     folder = data / NEGATIVES
     _begin(folder, negatives.model_dump(mode="json"), data)
-    encoder: Encoder | None = None
+    if negatives.encoder is not None:
+        encoder = None
     for name in recipe.data.sources:
         table = Table(data / TRAIN / f"{name}.arrow")
         total = MiningReport()
@@ -168,7 +177,7 @@ def mine_all(
             path = folder / name / f"{start // MINED_TOGETHER:04d}.npy"
             counts = path.with_suffix(".json")
             if not path.exists():
-                encoder = encoder or _searching(recipe, negatives, cache)
+                encoder = encoder or load_encoder(negatives.encoder)
                 rows = range(start, min(len(table), start + MINED_TOGETHER))
                 columns = (table.take(column, rows) for column in ("anchor", "positive", "document"))
                 pairs = [MinedPair(*values) for values in zip(*columns, strict=True)]
@@ -181,19 +190,12 @@ def mine_all(
         write_json(folder / f"{name}.json", asdict(total))
 
 
-def _searching(recipe: FinetuneRecipe, negatives: NegativesRecipe, cache: VectorCache | None) -> Encoder:
-    if negatives.encoder is not None or recipe.teacher is None:
-        return load_encoder(negatives.encoder)
-    assert cache is not None
-    return RememberingEncoder(open_teacher(recipe.teacher), cache)
-
-
 def _needs_vectors(recipe: FinetuneRecipe) -> bool:
     return any(stage.texts for stage in recipe.stages)
 
 
 def _needs_negatives(recipe: FinetuneRecipe) -> bool:
-    return recipe.negatives is not None and any(stage.negatives for stage in recipe.stages)
+    return any(stage.negatives for stage in recipe.stages)
 
 
 def _precision(encoder: Encoder) -> str:

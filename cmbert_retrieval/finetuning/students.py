@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmbert_retrieval.errors import ConfigError, EncoderError
+from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.recipe import StudentRecipe
 from cmbert_retrieval.finetuning.vocabulary import trim_vocabulary
-from cmbert_retrieval.pretraining.model import LoadReport, modernbert_config
+from cmbert_retrieval.pretraining.model import checked_report, modernbert_config
 from cmbert_retrieval.storage import fsync_tree
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import ModernBertModel, PreTrainedTokenizerFast
 
-_SHOWN = 5
 _EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight")
 _HEAD = ("head.", "decoder.", "cls.", "model.")
 """Tensors of a masked language model that an encoder has no use for."""
@@ -111,17 +110,7 @@ def _of_checkpoint(name: str, vocabulary: int) -> ModernBertModel:
     model, found = ModernBertModel.from_pretrained(
         name, dtype="float32", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    report = LoadReport(
-        source=name,
-        tensors=len(model.state_dict()),
-        missing=sorted(found["missing_keys"]),
-        unexpected=sorted(key for key in found["unexpected_keys"] if not key.startswith(_HEAD)),
-        mismatched={key: (tuple(there), tuple(here)) for key, there, here in found["mismatched_keys"]},
-    )
-    if not report.whole:
-        lines = report.lines()
-        more = f", and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        raise EncoderError(f"{name}: not the tensors of its config.json: {'; '.join(lines[:_SHOWN])}{more}")
+    checked_report(name, model, found, passed_over=_HEAD)
     return model
 
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from sentence_transformers import (
@@ -36,9 +35,10 @@ from cmbert_retrieval.finetuning.mixture import (
     TEXTS_NAME,
     StageBatches,
     StageRows,
+    TextRows,
     open_stage,
 )
-from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS, VECTORS
+from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
 from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
 from cmbert_retrieval.finetuning.students import build_student, open_student
@@ -274,9 +274,10 @@ class _Stage:
         return TeacherLoss(model, similarity=self.stage.similarity, shorter=self.recipe.model.matryoshka)
 
     def _taught(self) -> int | None:
-        """Return the length of the teacher's vectors; None where there are none."""
-        paths = sorted((self.data / VECTORS).glob("*.npy"))
-        return int(np.load(paths[0]).shape[1]) if paths else None
+        """Return the length of the teacher's vectors; None where the stage takes none."""
+        if not self.stage.texts:
+            return None
+        return int(TextRows(self.data, next(iter(self.recipe.data.sources))).vectors.shape[1])
 
     def _contrastive(self, model: SentenceTransformer) -> torch.nn.Module:
         stage, training = self.stage, self.recipe.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from cmbert_retrieval.errors import ConfigError, EncoderError
 from cmbert_retrieval.pretraining.recipe import ModelRecipe, PhaseRecipe
 
 if TYPE_CHECKING:
+    import torch
     from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedTokenizerFast
 
 _SHOWN = 5
@@ -50,6 +52,34 @@ class LoadReport:
                 for name, (there, here) in self.mismatched.items()
             ),
         ]
+
+
+def checked_report(
+    name: str, model: torch.nn.Module, found: Mapping[str, Any], *, passed_over: tuple[str, ...] = ()
+) -> LoadReport:
+    """Return the report of a checkpoint that was loaded whole.
+
+    Args:
+        name: where it came from.
+        model: what was made of it.
+        found: what transformers tells of the loading.
+        passed_over: beginnings of tensors' names that the model has no use for.
+
+    Raises:
+        EncoderError: tensors are missing, left over or of another shape; the first few are named.
+    """
+    report = LoadReport(
+        source=name,
+        tensors=len(model.state_dict()),
+        missing=sorted(found["missing_keys"]),
+        unexpected=sorted(key for key in found["unexpected_keys"] if not key.startswith(passed_over)),
+        mismatched={key: (tuple(there), tuple(here)) for key, there, here in found["mismatched_keys"]},
+    )
+    if not report.whole:
+        lines = report.lines()
+        more = f", and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise EncoderError(f"{name}: not the tensors of its config.json: {'; '.join(lines[:_SHOWN])}{more}")
+    return report
 
 
 def build_model(
@@ -151,18 +181,7 @@ def load_checkpoint(
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    report = LoadReport(
-        source=str(name),
-        tensors=len(model.state_dict()),
-        missing=sorted(found["missing_keys"]),
-        unexpected=sorted(found["unexpected_keys"]),
-        mismatched={key: (tuple(there), tuple(here)) for key, there, here in found["mismatched_keys"]},
-    )
-    if not report.whole:
-        lines = report.lines()
-        more = f", and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        raise EncoderError(f"{name}: not the tensors of its config.json: {'; '.join(lines[:_SHOWN])}{more}")
-    return model, report
+    return model, checked_report(str(name), model, found)
 
 
 def _first_line(error: Exception) -> str:

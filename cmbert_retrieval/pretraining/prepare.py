@@ -60,7 +60,7 @@ from cmbert_retrieval.pretraining.tokenising import (
     token_tasks,
     write_tokens,
 )
-from cmbert_retrieval.pretraining.workfolder import WorkFolder, write_json
+from cmbert_retrieval.pretraining.workfolder import WorkFolder, hash_of, write_json
 from cmbert_retrieval.storage import atomic_file, make_folder, sha256_of
 
 logger = logging.getLogger(__name__)
@@ -218,29 +218,21 @@ def _pins(data: DataRecipe, sources: list[OpenSource], lexicon: list[OpenSource]
     values = data.model_dump(mode="json")
     for source in values["sources"].values():
         del source["weight"]  # decides how often rows are seen, later
-    excluded = {source.name: sorted(source.excluded_ids) for source in sources if source.excluded_ids}
+    excluded = {source.name: source.excluded_ids for source in sources if source.excluded_ids}
     return {
         "format": FORMAT,
         "data": values,
         "order": [source.name for source in sources],  # of equal documents the first one stays
         "files": {source.name: source_facts(source) for source in sources},
         "lexicon_files": {source.name: source_facts(source) for source in lexicon},
-        "excluded_ids": {name: _hash_of(ids) for name, ids in excluded.items()},
-        "excluded_names": _hash_of(sorted(read_lines(data.exclude_names, "")))
-        if data.exclude_names
-        else None,
+        "excluded_ids": {name: hash_of(ids) for name, ids in excluded.items()},
+        "excluded_names": hash_of(read_lines(data.exclude_names, "")) if data.exclude_names else None,
         "versions": {
             "cmbert-retrieval": __version__,
             "unicode": unicodedata.unidata_version,
             **{package: _version(package) for package in _PACKAGES},
         },
     }
-
-
-def _hash_of(ids: list[str]) -> str:
-    import hashlib
-
-    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _written(out: Path, report: Report) -> dict[str, Any]:

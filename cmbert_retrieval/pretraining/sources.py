@@ -138,7 +138,7 @@ class OpenSource:
             # Sentences about two codes are alike by their making: none is a copy of the other.
             part = None if self.recipe.sentences else Part.EXCLUDED
         else:
-            part = Part.HELD_OUT if self.is_held_out(document.id) else Part.TRAIN
+            part = Part.HELD_OUT if is_in_share(self.name, document.id, self._held_out) else Part.TRAIN
         if part is None:
             return 0
         text = self._text(document)
@@ -152,12 +152,6 @@ class OpenSource:
     def is_licensed(self, name: str) -> bool:
         """Return whether the recipe takes documents of this licence."""
         return self._licenses is None or name.casefold() in self._licenses
-
-    def is_held_out(self, id: str) -> bool:
-        """Return whether a document is kept for measuring, by a hash of its id."""
-        data = f"{self.name}\0{id}".encode("utf-8", "surrogatepass")
-        place = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2**64
-        return place < self._held_out
 
     def _text(self, document: Document) -> str:
         if self.recipe.sentences:
@@ -209,6 +203,12 @@ def open_lexicon(recipe: DataRecipe) -> list[OpenSource]:
         for name, source in recipe.lexicon.items()
     }
     return [OpenSource(name, source, 0.0, excluded) for name, source in sources.items()]
+
+
+def is_in_share(group: str, id: str, share: float) -> bool:
+    """Return whether a document is in a share of its group, such as a source, by a hash of its id."""
+    data = f"{group}\0{id}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2**64 < share
 
 
 def excluded_names(path: str | None) -> frozenset[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,11 @@ def _difference(key: str, known: Any, given: Any) -> str:
             if known.get(name) != given[name]:
                 return _difference(f"{key}.{name}", known.get(name), given[name])
     return key
+
+
+def hash_of(names: Iterable[str]) -> str:
+    """Return a hash of ids or names, whatever order they come in."""
+    return hashlib.sha256("\n".join(sorted(names)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
