@@ -52,7 +52,7 @@ def round_weights(model: SentenceTransformer, name: str | Path) -> dict[str, NDA
     for tensor, value in transformer.state_dict().items():
         values = value.detach().cpu().numpy()
         largest = float(np.abs(values).max(initial=0.0))
-        if not largest <= np.finfo(np.float16).max:  # written so that NaN does not pass
+        if not largest <= float(np.finfo(np.float16).max):  # written so that NaN does not pass
             raise EncoderError(
                 f"{name}: {tensor} has values up to {largest:,.0f}, expected at most 65,504, which is all "
                 "that float16 keeps; export this model without compact"
