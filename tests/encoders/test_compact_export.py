@@ -129,7 +129,7 @@ def test_it_is_run_by_the_same_operators_as_the_usual_int8_export(
     assert operators[0] == operators[1]
 
 
-def test_exporting_it_again_gives_the_same_files(tmp_path: Path, compact: Path) -> None:
+def test_exporting_it_again_gives_the_same_weights_and_vectors(tmp_path: Path, compact: Path) -> None:
     from cmbert_retrieval.encoders.export import export_encoder
 
     report = export_encoder(compact, tmp_path / "again", compact=True)
@@ -141,7 +141,10 @@ def test_exporting_it_again_gives_the_same_files(tmp_path: Path, compact: Path) 
         if path.is_file()
     ]
     for name in names:
-        assert (tmp_path / "again" / name).read_bytes() == (compact / name).read_bytes(), name
+        if name.suffix != ".onnx":  # the exporter names and orders nodes otherwise from process to process
+            assert (tmp_path / "again" / name).read_bytes() == (compact / name).read_bytes(), name
+    again = load_encoder(tmp_path / "again").encode_document(TEXTS)
+    assert np.array_equal(again, load_encoder(compact).encode_document(TEXTS))
 
 
 def test_the_usual_export_takes_its_place(tmp_path: Path, compact: Path) -> None:
