@@ -44,3 +44,9 @@ def shared_data() -> Path:
 def tiny_encoder_path() -> Path:
     """A real ModernBERT with random weights and 32 dimensions, exported: opens in no time, without torch."""
     return FIXTURES / "tiny-encoder"
+
+
+@pytest.fixture(scope="session")
+def tiny_compact_path() -> Path:
+    """A compact export of it: int8, and its weights once for torch and onnx."""
+    return FIXTURES / "tiny-compact"

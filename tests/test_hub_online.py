@@ -177,6 +177,17 @@ def test_one_form_of_an_encoder_s_weights_is_fetched_and_no_pickle(
 
 
 @pytest.mark.slow
+def test_a_compact_encoder_is_fetched_with_the_weights_that_its_graph_lacks(
+    hub: LoopbackHub, home: Path, tmp_path: Path, tiny_compact_path: Path
+) -> None:
+    commit = hub.publish("me/encoder", tiny_compact_path)
+    assert ask(hub, home, LOADING, "me/encoder", {}) == commit
+    assert {"onnx/model_int8.onnx", "model.safetensors"} <= set(hub.downloaded("me/encoder"))
+    assert ask(hub, home, LOADING, "me/encoder", {}, HF_HUB_OFFLINE="1") == commit
+    assert hub.requests == []
+
+
+@pytest.mark.slow
 def test_what_a_repository_is_not_is_said_before_anything_is_fetched(
     hub: LoopbackHub, home: Path, published: Path, tiny_encoder_path: Path
 ) -> None:

@@ -16,6 +16,9 @@ def export(
         Path | None, typer.Option(help="Folder to make. Left out, onnx/ is added to FOLDER.")
     ] = None,
     quantize: Annotated[str, typer.Option(help="int8, or none for float32.")] = "int8",
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Round the weights, and keep them once for torch and onnx.")
+    ] = False,
     texts: Annotated[
         Path | None,
         typer.Option(help="Measure the agreement on this file's lines too; best 100 or more."),
@@ -36,14 +39,21 @@ def export(
                 f"{texts}: cannot be read ({error}); expected a text a line, in UTF-8"
             ) from error
     report = export_encoder(
-        folder, out, quantize=None if quantize == "none" else quantize, texts=lines, revision=revision
+        folder,
+        out,
+        quantize=None if quantize == "none" else quantize,
+        compact=compact,
+        texts=lines,
+        revision=revision,
     )
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2, sort_keys=True))
         return
     agreement = report.agreement
     overlap = "" if agreement.top10_overlap is None else f"; top-10 overlap {agreement.top10_overlap:.3f}"
-    typer.echo(f"{report.folder}: {report.identity.name}, {report.dtype}, {report.graph_bytes / 1e6:.1f} MB")
+    megabytes = (report.graph_bytes + report.weights_bytes) / 1e6
+    shared = " with the weights, which torch uses too" if report.weights_bytes else ""
+    typer.echo(f"{report.folder}: {report.identity.name}, {report.dtype}, {megabytes:.1f} MB{shared}")
     typer.echo(
         f"agreement with float32 on {agreement.texts} texts: cosine mean {agreement.mean_cosine:.4f}, "
         f"min {agreement.min_cosine:.4f}; rank correlation {agreement.rank_correlation:.4f}{overlap}"

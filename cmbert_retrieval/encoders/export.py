@@ -18,6 +18,13 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.agreement import Agreement, compare_vectors, worse
 from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity
+from cmbert_retrieval.encoders.compact import weights_file
+from cmbert_retrieval.encoders.compact_export import (
+    detach_weights,
+    replace_weights,
+    round_weights,
+    store_rows,
+)
 from cmbert_retrieval.encoders.fingerprint import fingerprint
 from cmbert_retrieval.encoders.graph import OPSET, quantize_graph, write_graph
 from cmbert_retrieval.encoders.identity import PROBE_TEXTS, row_cosines
@@ -51,9 +58,11 @@ class ExportReport:
         identity: of the encoder.
         dtype: ``int8`` or ``float32``.
         graph_bytes: size of the graph.
-        float_distance: largest cosine distance of the float32 graph from torch.
+        float_distance: largest cosine distance of the float32 graph from torch; for a compact export, with
+            the rounded weights.
         agreement: of the graph that was written with torch in float32, for documents or for queries:
             whichever is worse.
+        weights_bytes: size of the file that a compact graph shares with torch; 0 where a graph holds its own.
     """
 
     folder: str
@@ -62,6 +71,7 @@ class ExportReport:
     graph_bytes: int
     float_distance: float
     agreement: Agreement
+    weights_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -73,6 +83,7 @@ def export_encoder(
     out: str | Path | None = None,
     *,
     quantize: str | None = "int8",
+    compact: bool = False,
     texts: Sequence[str] = (),
     identity_name: str | None = None,
     revision: str | None = None,
@@ -83,11 +94,16 @@ def export_encoder(
     that was asked for is compared with torch, for the report. Nothing appears at ``out`` until all of it is
     there.
 
+    A compact export keeps its weights once, rounded (the token embeddings to 8 bits, all others to float16):
+    torch and the graph both take them from ``model.safetensors``. They are another model's than those that
+    were exported, with a hash of their own; the report says how far it is from the first.
+
     Args:
         name: a folder or a hub id.
         out: the folder to make. None adds ``onnx/`` to the folder itself, replacing an earlier export; files
             of others in ``onnx/`` stay.
         quantize: ``int8``, or None for float32.
+        compact: share the weights between torch and the graph; for ModernBERT, in int8, with ``out``.
         texts: measure the agreement on these too, besides the probe texts.
         identity_name: how users call the model; the folder's or the hub's name when None.
         revision: of a hub id.
@@ -96,7 +112,7 @@ def export_encoder(
         what was made, and how well it agrees with float32.
 
     Raises:
-        ConfigError: an unknown ``quantize``.
+        ConfigError: an unknown ``quantize``, or ``compact`` without int8 or without ``out``.
         EncoderError: the model cannot be loaded or exported, ``out`` is taken, or the graph does not equal
         torch. MissingExtraError: torch, onnx or onnxscript is not installed.
     """
@@ -105,6 +121,16 @@ def export_encoder(
 
     if quantize not in ("int8", None):
         raise ConfigError(f"quantize is {quantize!r}; expected 'int8', or none for float32")
+    if compact and quantize is None:
+        raise ConfigError(
+            "a compact export was asked for in float32; expected quantize 'int8', the only form in which a "
+            "graph shares its weights with torch"
+        )
+    if compact and out is None:
+        raise ConfigError(
+            f"a compact export rounds the weights, which would change {name} itself; expected a folder to "
+            "make: --out DIR"
+        )
     for package in ("torch", "onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.of("exporting an encoder", package, "train")
@@ -133,6 +159,7 @@ def export_encoder(
             f"{name}: its pooling leaves the prompt out (include_prompt is false), which a graph cannot, "
             "as it does not know the prompt; use backend 'sentence_transformers' for this model"
         )
+    rounded = round_weights(encoder.model, name) if compact else None
     if identity_name is None and Path(name).is_dir() and is_onnx_folder(Path(name)):
         with contextlib.suppress(EncoderError):  # a manifest that cannot be read is about to be replaced
             identity_name = OnnxManifest.read(Path(name) / MANIFEST_FILE).identity.name
@@ -141,7 +168,16 @@ def export_encoder(
         built = work / "encoder"
         encoder.save_pretrained(built)
         shutil.rmtree(built / "onnx", ignore_errors=True)
-        report = _write_onnx(encoder, built, quantize=quantize, texts=texts, name=identity_name)
+        compared = [*PROBE_TEXTS, *texts]
+        reference = _both_sides(encoder, compared)
+        if rounded is not None:
+            replace_weights(rounded, built)
+            encoder = SentenceTransformersEncoder(
+                built, device="cpu", dtype="float32", attention="eager", name=encoder.identity.name
+            )
+        report = _write_onnx(
+            encoder, built, compared, reference, quantize=quantize, compact=compact, name=identity_name
+        )
         mode = plain_mode(built)
         for path in built.rglob("*"):
             if path.is_file():  # safetensors writes its own for their owner alone
@@ -240,9 +276,11 @@ def _opened(folder: Path) -> Iterator[int]:
 def _write_onnx(
     encoder: SentenceTransformersEncoder,
     folder: Path,
+    compared: Sequence[str],
+    reference: tuple[NDArray[np.float32], NDArray[np.float32]],
     *,
     quantize: str | None,
-    texts: Sequence[str],
+    compact: bool,
     name: str | None,
 ) -> ExportReport:
     identity = encoder.identity if name is None else replace(encoder.identity, name=name)
@@ -267,8 +305,7 @@ def _write_onnx(
     )
     manifest.write(folder / MANIFEST_FILE)
 
-    compared = [*PROBE_TEXTS, *texts]
-    expected = _both_sides(encoder, compared)
+    expected = _both_sides(encoder, compared) if compact else reference
     vectors = _both_sides(OnnxEncoder(folder), compared)
     distance = max(float(np.max(1.0 - row_cosines(*sides))) for sides in zip(expected, vectors, strict=True))
     if not distance <= MAX_FLOAT_DISTANCE:
@@ -278,9 +315,14 @@ def _write_onnx(
             f"at most {MAX_FLOAT_DISTANCE}); use backend 'sentence_transformers' for this model"
         )
     if quantize is not None:
-        quantize_graph(float_graph, graphs / GRAPH_FILES[quantize])
+        if compact:
+            store_rows(float_graph, folder)
+        graph = graphs / GRAPH_FILES[quantize]
+        quantize_graph(float_graph, graph)
+        weights = detach_weights(float_graph, graph, folder) if compact else {}
         float_graph.unlink()
-        replace(manifest, files={quantize: GRAPH_FILES[quantize]}).write(folder / MANIFEST_FILE)
+        manifest = replace(manifest, files={quantize: graph.name}, weights=weights)
+        manifest.write(folder / MANIFEST_FILE)
         vectors = _both_sides(OnnxEncoder(folder), compared)
     dtype = quantize or "float32"
     return ExportReport(
@@ -289,7 +331,8 @@ def _write_onnx(
         dtype=dtype,
         graph_bytes=(graphs / GRAPH_FILES[dtype]).stat().st_size,
         float_distance=distance,
-        agreement=worse(*(compare_vectors(*sides) for sides in zip(expected, vectors, strict=True))),
+        agreement=worse(*(compare_vectors(*sides) for sides in zip(reference, vectors, strict=True))),
+        weights_bytes=weights_file(folder).stat().st_size if compact else 0,
     )
 
 

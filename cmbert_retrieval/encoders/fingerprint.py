@@ -50,8 +50,8 @@ def check_fingerprint(folder: Path, expected: Mapping[str, str]) -> None:
         known = name in expected
         if (known and _hash(path) != expected[name]) or (not known and path.suffix == ".safetensors"):
             raise EncoderError(
-                f"{path}: has changed since the export to {folder / 'onnx'}, which still makes the vectors "
-                f"of before; export again (cmbert export {folder}), or take backend 'sentence_transformers'"
+                f"{path}: has changed since the export to {folder / 'onnx'}, which belongs to what was here "
+                f"before; export again (cmbert export {folder}), or take backend 'sentence_transformers'"
             )
 
 

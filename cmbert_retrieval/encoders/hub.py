@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cmbert_retrieval.encoders.compact import weights_file
 from cmbert_retrieval.encoders.modules import module_paths, optional_json
 from cmbert_retrieval.encoders.onnx import MANIFEST_FILE, TOKENIZER_FILE, OnnxManifest, is_onnx_folder
 from cmbert_retrieval.errors import EncoderError
@@ -44,7 +45,9 @@ def fetch_encoder(name: str, *, backend: str, revision: str | None, hub: Hub) ->
         _check_kind(name, repository)
         folder = repository.fetch(_SETTINGS, _has_settings)
         if backend != "sentence_transformers" and is_onnx_folder(folder):
-            folder = repository.fetch((*_SETTINGS, "onnx/*.onnx"), _has_export)
+            compact = bool(OnnxManifest.read(folder / MANIFEST_FILE).weights)
+            shared = _weight_patterns(folder) if compact else []
+            folder = repository.fetch((*_SETTINGS, "onnx/*.onnx", *shared), _has_export)
         else:
             folder = repository.fetch((*_SETTINGS, *_weight_patterns(folder)), _has_weights)
     except HubError as error:
@@ -76,11 +79,12 @@ def _has_settings(folder: Path) -> bool:
 
 
 def _has_export(folder: Path) -> bool:
-    """Tell whether all graphs of an export are there, and its tokenizer."""
+    """Tell whether all graphs of an export are there, with their weights, and its tokenizer."""
     manifest = OnnxManifest.read(folder / MANIFEST_FILE)
     names = [f"onnx/{name}" for name in manifest.files.values()]
     names.append(TOKENIZER_FILE if manifest.sources else "tokenizer.json")
-    return all((folder / name).is_file() for name in names)
+    found = all((folder / name).is_file() for name in names)
+    return found and (not manifest.weights or weights_file(folder).is_file())
 
 
 def _weight_folders(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import EncoderIdentity, Progress
+from cmbert_retrieval.encoders.compact import GraphWeight, graph_weights, parse_weights, weights_file
 from cmbert_retrieval.encoders.fingerprint import check_fingerprint
 from cmbert_retrieval.encoders.modules import pools_without_prompt, read_json
 from cmbert_retrieval.encoders.settings import read_settings
@@ -33,8 +34,9 @@ _LONG_TOKENS = 2_048
 """Longer texts run one at a time: onnxruntime keeps the attention of a layer, which grows with their square
 (12 heads x 8,192 x 8,192 x 4 bytes = 3.2 GB), and every thread would keep one."""
 
-FORMAT = 1
-"""Version of ``onnx/cmbert.json``."""
+FORMAT = 2
+"""Version of ``onnx/cmbert.json``. The second can name weights that lie outside the graph; what has none is
+written in the first, which older versions read."""
 
 GRAPH_FILES = {"int8": "model_int8.onnx", "float32": "model.onnx"}
 """dtype -> file below ``onnx/``; the first one that is there is the one that opens."""
@@ -55,7 +57,8 @@ class OnnxManifest:
         pad_id: token id that fills up a batch.
         files: dtype -> file name.
         sources: a hash of each file that the export was made from; empty in exports of older versions.
-        format: version of this file.
+        weights: of a compact export: name in the graph -> where in the model's weights it comes from; empty
+            where the graph holds its weights.
     """
 
     identity: EncoderIdentity
@@ -63,11 +66,14 @@ class OnnxManifest:
     pad_id: int
     files: Mapping[str, str]
     sources: Mapping[str, str] = field(default_factory=dict)
-    format: int = FORMAT
+    weights: Mapping[str, GraphWeight] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        values = {**asdict(self), "format": FORMAT if self.weights else 1}
+        if not self.weights:
+            del values["weights"]
+        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> OnnxManifest:
@@ -93,7 +99,7 @@ class OnnxManifest:
                 int(values["pad_id"]),
                 files,
                 dict(values.get("sources") or {}),
-                int(values["format"]),
+                parse_weights(values.get("weights") or {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EncoderError(f"{path}: not an export manifest ({error}); export the model again") from error
@@ -157,7 +163,9 @@ class OnnxEncoder:
         self._graph = self._choose_graph(dtype)
         self._workers = Workers(thread_budget(threads))
         limit_tokenizers(threads)
-        self._session = open_session(self._graph)
+        # Kept as long as the session, which may compute in their memory.
+        self._weights = self._read_weights()
+        self._session = open_session(self._graph, self._weights)
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._tokenizer = self._open_tokenizer(truncate=True)
 
@@ -218,6 +226,10 @@ class OnnxEncoder:
             raise EncoderError(f"{path}: absent, though onnx/cmbert.json names it; export the model again")
         return path
 
+    def _read_weights(self) -> dict[str, NDArray[Any]]:
+        weights = self._manifest.weights
+        return graph_weights(weights_file(self._folder), weights) if weights else {}
+
     def _open_tokenizer(self, *, truncate: bool) -> Tokenizer:
         from tokenizers import Tokenizer
 
@@ -266,11 +278,15 @@ class OnnxEncoder:
         return np.asarray(output[0], np.float32)
 
 
-def open_session(graph: str | Path) -> Any:
+def open_session(graph: Path, weights: Mapping[str, NDArray[Any]]) -> Any:
     """Return an onnxruntime session on the CPU that runs each call on the thread that makes it.
 
+    Args:
+        graph: the file.
+        weights: those that the graph names and does not hold. They must live as long as the session.
+
     Raises:
-        EncoderError: the graph cannot be opened.
+        EncoderError: the graph cannot be opened, or needs other weights than these.
     """
     import onnxruntime
 
@@ -279,6 +295,9 @@ def open_session(graph: str | Path) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors come as exceptions; their copies on stderr are in the way
     try:
+        if weights:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+            options.add_external_initializers(list(weights), values)
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no narrower base
         raise EncoderError(

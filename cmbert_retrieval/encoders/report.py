@@ -62,8 +62,8 @@ def check_loaded(folder: Path, model: PreTrainedModel) -> LoadReport:
         EncoderError: an embedding or layer tensor is missing, left over, of another shape, or not what was
         loaded.
     """
-    tensors = {name: tensor for name, tensor in checkpoint_tensors(folder).items() if tensor.dtype[0] in "FB"}
-    in_file, heads = canonical_names(name for name, tensor in tensors.items() if tensor.dtype != "BOOL")
+    tensors = {name: tensor for name, tensor in checkpoint_tensors(folder).items() if tensor.is_weight}
+    in_file, heads = canonical_names(tensors)
     state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
     in_model, _ = canonical_names(state)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ from cmbert_retrieval.errors import EncoderError
 
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_STORED = {**_FLOATS, "BF16": "<u2", "I8": "|i1"}
+"""Types of weights, as numpy reads them. Wider integers are buffers: positions of tokens, and the like."""
+
 _CHUNK = 1 << 22
 """Elements that are converted at a time: hashing needs little memory, however large a tensor is."""
 
@@ -53,6 +58,11 @@ class Tensor:
     start: int
     stop: int
 
+    @property
+    def is_weight(self) -> bool:
+        """Whether it holds weights, and no buffer: floats, or int8, which loading turns into floats."""
+        return self.dtype in _STORED
+
     def values(self, limit: int | None = None) -> Iterator[NDArray[np.float32]]:
         """Yield its values as float32, flat and in pieces; at most ``limit`` of them."""
         raw = (
@@ -60,20 +70,42 @@ class Tensor:
             if self.stop > (self.start)
             else np.empty(0, np.uint8)
         )
-        typed = raw.view("<u2" if self.dtype == "BF16" else _FLOATS[self.dtype])[:limit]
+        typed = raw.view(_STORED[self.dtype])[:limit]
         for begin in range(0, len(typed), _CHUNK):
-            piece = typed[begin : begin + _CHUNK]
-            if self.dtype == "BF16":  # the upper half of a float32
-                yield (piece.astype("<u4") << 16).view("<f4")
-            else:
-                yield piece.astype("<f4")
+            yield self._decoded(typed[begin : begin + _CHUNK])
+
+    def read(self) -> NDArray[Any]:
+        """Return a copy in memory, in its shape: int8 as it is, floats as float32.
+
+        Raises:
+            EncoderError: it holds something else, or the file has become shorter.
+        """
+        if not self.is_weight:
+            raise EncoderError(
+                f"{self.file}: tensor {self.name!r} is in {self.dtype}; expected floats or I8. Fetch the "
+                "model again"
+            )
+        stored = np.dtype(_STORED[self.dtype])
+        count = (self.stop - self.start) // stored.itemsize
+        try:
+            typed = np.fromfile(self.file, stored, count, offset=self.start).reshape(self.shape)
+        except (OSError, ValueError) as error:
+            raise EncoderError(f"{self.file}: changed while it was read ({error}); open it again") from error
+        return typed if self.dtype == "I8" else self._decoded(typed)
+
+    def _decoded(self, piece: NDArray[Any]) -> NDArray[np.float32]:
+        if self.dtype == "BF16":  # the upper half of a float32
+            return (piece.astype("<u4") << 16).view("<f4")
+        return piece.astype("<f4")
 
 
 def read_header(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name, without reading their values.
 
     Raises:
-        EncoderError: the file is absent, truncated, or no safetensors file; or floats of 8 or fewer bits.
+        EncoderError: the file is absent, truncated, or no safetensors file; its header is not to be trusted
+            (tensors that overlap, lie outside the file or are not as long as their shape says); or floats of
+            8 or fewer bits.
     """
     try:
         size = file.stat().st_size
@@ -86,23 +118,37 @@ def read_header(file: Path) -> dict[str, Tensor]:
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            first, last = entry["data_offsets"]
-            shape = tuple(int(extent) for extent in entry["shape"])
-            start, stop = 8 + length + int(first), 8 + length + int(last)
+            first, last = _counts(entry["data_offsets"])
+            shape = _counts(entry["shape"])
+            start, stop = 8 + length + first, 8 + length + last
             if entry["dtype"].startswith("F") and entry["dtype"] not in _FLOATS:
                 raise EncoderError(
                     f"{file}: tensor {name!r} is in {entry['dtype']}; expected F64, F32, F16 or BF16. "
                     "Save the model in one of these"
                 )
-            expected = int(np.prod(shape, dtype=np.int64)) * _SIZES.get(entry["dtype"], 0)
-            if not 8 + length <= start <= stop <= size or (
-                entry["dtype"] in _SIZES and stop - start != expected
-            ):
+            expected = math.prod(shape) * _SIZES.get(entry["dtype"], 0)
+            if not start <= stop <= size or (entry["dtype"] in _SIZES and stop - start != expected):
                 raise ValueError(f"tensor {name!r} does not lie inside the file")
             tensors[name] = Tensor(name, entry["dtype"], shape, file, start, stop)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_apart(tensors.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EncoderError(f"{file}: not a whole safetensors file ({error}); fetch it again") from error
     return tensors
+
+
+def _counts(values: Any) -> tuple[int, ...]:
+    """Return numbers of a header as they are: no fractions, no negative ones, nothing that becomes one."""
+    if not isinstance(values, list) or any(type(value) is not int or value < 0 for value in values):
+        raise ValueError("an offset or an extent is no whole number from 0")
+    return tuple(values)
+
+
+def _check_apart(tensors: Iterable[Tensor]) -> None:
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
+        if tensor.start < end:
+            raise ValueError(f"tensor {tensor.name!r} overlaps another one")
+        end = tensor.stop
 
 
 def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
@@ -195,7 +241,7 @@ def weights_sha256(folder: Path) -> str:
     """Return the SHA-256 of the encoder's weights as float32: sorted names, shapes, values.
 
     The same for a model saved alone or below a head, in one file or many, and for whatever was exported from
-    it. Heads and integer buffers do not count; the weights of further modules (a projection behind the
+    it. Heads and buffers of integers do not count; the weights of further modules (a projection behind the
     pooling) do, and those of both sides of a model of two encoders.
 
     Raises:
@@ -237,7 +283,7 @@ def hash_tensors(parts: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(parts):
         tensor = parts[name]
-        if tensor.dtype not in _FLOATS and tensor.dtype != "BF16":
+        if not tensor.is_weight:
             continue  # buffers of positions: no weights, and not in every version of a checkpoint
         digest.update(json.dumps([name, list(tensor.shape)]).encode())
         for piece in tensor.values():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_NAMES = {"float32": "F32", "float16": "F16", "int64": "I64"}
+_NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "int8": "I8"}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool = False) -> None:
@@ -30,17 +30,17 @@ def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, bfloat
     path.write_bytes(len(encoded).to_bytes(8, "little") + encoded + b"".join(parts))
 
 
-def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Return the float32 tensors of a small file."""
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a small file, in their own types."""
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
     header.pop("__metadata__", None)
+    types = {kind: name for name, kind in _NAMES.items()}
     tensors = {}
     for name, entry in header.items():
-        assert entry["dtype"] == "F32"
         first, last = (8 + length + offset for offset in entry["data_offsets"])
-        tensors[name] = np.frombuffer(raw[first:last], np.float32).reshape(entry["shape"]).copy()
+        tensors[name] = np.frombuffer(raw[first:last], types[entry["dtype"]]).reshape(entry["shape"]).copy()
     return tensors
 
 

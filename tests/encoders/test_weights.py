@@ -43,6 +43,38 @@ def test_the_hash_is_the_same_for_equal_values_in_half_precision(tmp_path: Path)
     assert weights_sha256(tmp_path / "fp16") == weights_sha256(tmp_path / "full")
 
 
+def test_int8_counts_as_the_floats_that_loading_makes_of_it(tmp_path: Path) -> None:
+    tensors = small_encoder()
+    table = "embeddings.word_embeddings.weight"
+    tensors[table] = np.arange(-22, 22, dtype=np.float32).reshape(11, 4)
+    write_safetensors(tmp_path / "floats" / "model.safetensors", tensors)
+    tensors[table] = tensors[table].astype(np.int8)
+    write_safetensors(tmp_path / "bytes" / "model.safetensors", tensors)
+    assert weights_sha256(tmp_path / "bytes") == weights_sha256(tmp_path / "floats")
+    tensors[table][5, 2] += 1
+    write_safetensors(tmp_path / "bytes" / "model.safetensors", tensors)
+    assert weights_sha256(tmp_path / "bytes") != weights_sha256(tmp_path / "floats")
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_tensor_is_read_whole_in_its_shape(tmp_path: Path, bfloat16: bool) -> None:
+    tensors = small_encoder()
+    tensors["embeddings.rows"] = np.arange(-4, 4, dtype=np.int8).reshape(2, 4)
+    tensors["layers.0.half"] = np.array([0.5, -2.0], np.float16)
+    tensors["layers.0.positions"] = np.arange(3)
+    write_safetensors(tmp_path / "model.safetensors", tensors, bfloat16=bfloat16)
+    header = read_header(tmp_path / "model.safetensors")
+    with pytest.raises(EncoderError, match=r"'layers\.0\.positions' is in I64; expected floats or I8"):
+        header.pop("layers.0.positions").read()
+    for name, tensor in header.items():
+        values = tensor.read()
+        assert np.array_equal(values, tensors[name])
+        assert values.dtype == (np.int8 if name == "embeddings.rows" else np.float32)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(EncoderError, match="changed while it was read"):
+        header["final_norm.weight"].read()
+
+
 @pytest.mark.parametrize("change", ["a value", "a shape", "a name", "one more layer"])
 def test_the_hash_changes_with(tmp_path: Path, change: str) -> None:
     tensors = small_encoder()
@@ -183,3 +215,27 @@ def test_floats_of_eight_bits_are_refused_by_name(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F8_"', 1))
     with pytest.raises(EncoderError, match=r"tensor '.*' is in F8_; expected F64, F32, F16 or BF16"):
         read_header(file)
+
+
+HOSTILE = {
+    "a negative extent": '"shape": [-1, -4], "data_offsets": [0, 16]',
+    "a shape whose size is 0 in 64 bits": '"shape": [4294967296, 4294967296], "data_offsets": [0, 0]',
+    "a fraction": '"shape": [4.0], "data_offsets": [0, 16]',
+    "an infinite offset": '"shape": [4], "data_offsets": [0, Infinity]',
+    "a text for a shape": '"shape": "4", "data_offsets": [0, 16]',
+    "true for an extent": '"shape": [true], "data_offsets": [0, 4]',
+    "backwards": '"shape": [4], "data_offsets": [16, 0]',
+    "before the values": '"shape": [4], "data_offsets": [-16, 0]',
+    "over another tensor": '"shape": [4], "data_offsets": [8, 24]',
+    "nested without end": '"shape": [4], "data_offsets": ' + "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("entry", HOSTILE.values(), ids=HOSTILE)
+def test_a_header_that_lies_is_an_error(tmp_path: Path, entry: str) -> None:
+    honest = '"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}'
+    header = f'{{{honest}, "b": {{"dtype": "F32", {entry}}}}}'.encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    with pytest.raises(EncoderError, match=r"model\.safetensors: not a whole safetensors file"):
+        read_header(path)
