@@ -37,7 +37,7 @@ def build_student(
 
     Raises:
         ConfigError: the checkpoint is not a ModernBERT, or the teacher's embeddings have another shape.
-        EncoderError: tensors are missing or of another shape; the first few are named.
+        EncoderError: tensors are missing or of another shape; every one is named.
     """
     if folder.exists():
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedTokenizerFast
 
-_SHOWN = 5
+_LAYER = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,39 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def lines(self) -> list[str]:
-        """Return the report, every tensor by name."""
+        """Return a line for each thing that is wrong, with every tensor by name."""
         if self.whole:
             return [f"{self.source}: all {self.tensors} tensors loaded, none left over"]
-        return [
-            *(f"missing: {name}" for name in self.missing),
-            *(f"unexpected: {name}" for name in self.unexpected),
-            *(
-                f"of another shape: {name} is {list(there)}, expected {list(here)}"
-                for name, (there, here) in self.mismatched.items()
-            ),
-        ]
+        shapes = (
+            f"{name} is {list(there)}, expected {list(here)}"
+            for name, (there, here) in self.mismatched.items()
+        )
+        kinds = {
+            "missing": over_layers(self.missing),
+            "unexpected": over_layers(self.unexpected),
+            "of another shape": list(shapes),
+        }
+        return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+
+
+def over_layers(names: Iterable[str]) -> list[str]:
+    """Return names of tensors in order, those that differ by the number of a layer alone as one.
+
+    >>> over_layers(["layers.0.Wo.weight", "layers.1.Wo.weight", "norm.weight"])
+    ['layers.{0,1}.Wo.weight', 'norm.weight']
+    """
+    groups: dict[str, list[int]] = {}
+    for name in sorted(names):
+        number = _LAYER.search(name)
+        numbers = groups.setdefault(_LAYER.sub(".#.", name, count=1), [])
+        if number is not None:
+            numbers.append(int(number[1]))
+    return [
+        name.replace(
+            "#", str(numbers[0]) if len(numbers) == 1 else f"{{{','.join(map(str, sorted(numbers)))}}}"
+        )
+        for name, numbers in groups.items()
+    ]
 
 
 def checked_report(
@@ -66,7 +89,7 @@ def checked_report(
         passed_over: beginnings of tensors' names that the model has no use for.
 
     Raises:
-        EncoderError: tensors are missing, left over or of another shape; the first few are named.
+        EncoderError: tensors are missing, left over or of another shape; every one is named.
     """
     report = LoadReport(
         source=name,
@@ -76,9 +99,7 @@ def checked_report(
         mismatched={key: (tuple(there), tuple(here)) for key, there, here in found["mismatched_keys"]},
     )
     if not report.whole:
-        lines = report.lines()
-        more = f", and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        raise EncoderError(f"{name}: not the tensors of its config.json: {'; '.join(lines[:_SHOWN])}{more}")
+        raise EncoderError(f"{name}: not the tensors of its config.json: {'; '.join(report.lines())}")
     return report
 
 
@@ -152,7 +173,7 @@ def load_checkpoint(
 
     Raises:
         ConfigError: it is of another architecture, or has another vocabulary than the tokenizer.
-        EncoderError: tensors are missing, left over or of another shape; the first few are named.
+        EncoderError: tensors are missing, left over or of another shape; every one is named.
     """
     from transformers import AutoConfig, ModernBertForMaskedLM
 

@@ -268,7 +268,7 @@ def test_steps_are_shared_out_evenly_or_not_at_all() -> None:
         divide(phase, made.training, 5)
 
 
-@pytest.mark.parametrize("break_it", ["shape", "missing", "kind"])
+@pytest.mark.parametrize("break_it", ["shape", "missing", "another model", "kind"])
 def test_a_checkpoint_that_does_not_fit_is_refused_by_the_names_of_its_tensors(
     plain: Path, data: Path, tmp_path: Path, break_it: str
 ) -> None:
@@ -281,12 +281,20 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_the_names_of_its_tensors(
     changes: dict[str, Callable[[], str]] = {
         "shape": lambda: f"of another shape: {name} is [32, 7], expected [32, 48]",
         "missing": lambda: f"missing: {name}",
+        "another model": lambda: (
+            "missing: head.dense.weight, head.norm.weight, model.layers.{0,1,2}.mlp.Wo.weight; "
+            "unexpected: bert.{0,1}.weight"
+        ),
         "kind": lambda: "a checkpoint of 'bert', expected 'modernbert'",
     }
     if break_it == "shape":
         tensors[name] = torch.zeros(32, 7)
     elif break_it == "missing":
         del tensors[name]
+    elif break_it == "another model":
+        there = [name for name in tensors if name.startswith("head.") or name.endswith("mlp.Wo.weight")]
+        for place, gone in enumerate(there):
+            tensors[f"bert.{place % 2}.weight"] = tensors.pop(gone)
     else:
         config = json.loads((broken / "config.json").read_text())
         (broken / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
