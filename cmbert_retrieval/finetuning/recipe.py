@@ -138,7 +138,8 @@ class StudentRecipe(ModelRecipe):
     all."""
 
     embeddings: Literal["random", "teacher"] = "random"
-    """``teacher``: begin with its token embeddings; both have the same tokenizer and width then."""
+    """``teacher``: begin with its token embeddings; both have the same tokenizer then. A narrower model takes
+    their principal components."""
 
     length: int = Field(default=512, ge=16, le=8192)
     """Tokens that are read unless a user asks for more."""

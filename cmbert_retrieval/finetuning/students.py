@@ -134,15 +134,26 @@ def _take_embeddings(model: ModernBertModel, teacher: Path, kept: list[int] | No
         there: torch.Tensor | None = tensors.get_tensor(names[0]) if names else None
     if there is not None and kept is not None:
         there = there[kept]
+    if there is not None and there.shape[1] > place.shape[1]:
+        there = _narrowed(there.float(), place.shape[1])
     if there is None or there.shape[1] != place.shape[1] or len(there) > len(place):
         shape = "none" if there is None else f"{list(there.shape)}"
         raise ConfigError(
             f"model.embeddings: the teacher's token embeddings are {shape}, the model's {list(place.shape)}; "
-            "expected equal widths and the teacher's tokenizer: model.hidden_size, model.tokenizer"
+            "expected at most as wide a model and the teacher's tokenizer: model.hidden_size, model.tokenizer"
         )
     with torch.no_grad():
         # As large as random ones are: the norm behind them takes any size, the optimizer does not.
         place[: len(there)] = there * (place.std() / there.std())
+
+
+def _narrowed(table: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the part of a table ``[rows, wider]`` that says most: its principal components."""
+    import torch
+
+    centred = table - table.mean(dim=0)
+    _, _, directions = torch.linalg.svd(centred.T @ centred)
+    return centred @ directions[:width].T
 
 
 def _with_pooling(folder: Path, recipe: StudentRecipe) -> SentenceTransformer:

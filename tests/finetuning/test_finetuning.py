@@ -194,7 +194,24 @@ def test_a_model_may_begin_with_the_embeddings_of_its_teacher(
     assert torch.allclose(ratio[taught != 0], ratio[taught != 0][0].expand(1), rtol=1e-4)
 
 
-def test_embeddings_of_another_width_are_refused(folder: Path, tiny_encoder_path: Path) -> None:
+def test_a_narrower_model_begins_with_the_principal_components_of_its_teachers_embeddings(
+    folder: Path, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    from cmbert_retrieval.finetuning.students import build_student
+
+    made = recipe(folder, tiny_encoder_path, model__embeddings="teacher", model__hidden_size=16)
+    build_student(made.model, tiny_encoder_path, seed=0, folder=tmp_path / "start")
+    here, there = (load_file(path / "model.safetensors") for path in (tmp_path / "start", tiny_encoder_path))
+    (taught,) = (tensor for name, tensor in there.items() if name.endswith("tok_embeddings.weight"))
+    own = here["embeddings.tok_embeddings.weight"][: len(taught)]
+    wanted = torch.linalg.svdvals(taught - taught.mean(dim=0))[:16]
+    found = torch.linalg.svdvals(own)
+    assert torch.allclose(found / found[0], wanted / wanted[0], rtol=1e-3)
+
+
+def test_embeddings_of_a_narrower_teacher_are_refused(folder: Path, tiny_encoder_path: Path) -> None:
     made = recipe(folder, tiny_encoder_path, model__hidden_size=64, model__embeddings="teacher")
     with pytest.raises(ConfigError, match=r"the teacher's token embeddings are \[\d+, 32\]"):
         finetune(made, folder, "wide")
