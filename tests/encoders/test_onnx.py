@@ -33,18 +33,18 @@ def copy(tmp_path: Path, tiny_encoder_path: Path) -> Path:
     return Path(shutil.copytree(tiny_encoder_path, tmp_path / "copy"))
 
 
-def test_neither_torch_nor_transformers_is_imported(tiny_encoder_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["encoder", "compact"])
+def test_neither_torch_nor_what_exports_is_imported(request: pytest.FixtureRequest, kind: str) -> None:
     code = (
         "import sys; from cmbert_retrieval.encoders import load_encoder\n"
         "vectors = load_encoder(sys.argv[1]).encode_query(['heart attack'])\n"
         "assert vectors.shape == (1, 32)\n"
-        "bad = {'torch', 'transformers', 'sentence_transformers', 'onnx', 'huggingface_hub'} & "
-        "set(sys.modules)\n"
+        "absent = {'torch', 'transformers', 'sentence_transformers', 'onnx', 'safetensors'}\n"
+        "bad = (absent | {'huggingface_hub'}) & set(sys.modules)\n"
         "assert not bad, bad"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tiny_encoder_path)], capture_output=True, text=True
-    )
+    folder = request.getfixturevalue(f"tiny_{kind}_path")
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
