@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,7 @@ class Table:
 
         with pyarrow.memory_map(str(path)) as file:
             self._table: pyarrow.Table = pyarrow.ipc.open_stream(file).read_all()
+        self._starts = list(accumulate((batch.num_rows for batch in self._table.to_batches()), initial=0))
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -73,8 +76,11 @@ class Table:
 
     def take(self, column: str, rows: Sequence[int]) -> list[Any]:
         """Return a column of some rows."""
-        values: list[Any] = self._table.column(column).take(list(rows)).to_pylist()
-        return values
+        chunks = self._table.column(column).chunks  # taking from all of them at once would copy the column
+        places = [bisect_right(self._starts, row) - 1 for row in rows]
+        return [
+            chunks[place][row - self._starts[place]].as_py() for place, row in zip(places, rows, strict=True)
+        ]
 
     def values(self, column: str) -> Iterator[Any]:
         """Yield a column, some thousand rows of it in memory at a time."""

@@ -23,7 +23,7 @@ from cmbert_retrieval.finetuning.mixture import (
     repeated,
 )
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
-from cmbert_retrieval.finetuning.tables import PAIR_COLUMNS, TEXT_COLUMNS, TableWriter
+from cmbert_retrieval.finetuning.tables import PAIR_COLUMNS, TEXT_COLUMNS, Table, TableWriter
 
 pytestmark = pytest.mark.slow  # torch
 
@@ -155,3 +155,14 @@ def test_stages_see_rows_in_orders_of_their_own(tmp_path: Path) -> None:
     first, second, again = (open_stage(made, number, data)[1] for number in (0, 1, 0))
     assert first == again != second
     assert json.dumps(first) != json.dumps(second)
+
+
+def test_rows_of_a_table_are_found_wherever_they_were_written(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "a.arrow", TEXT_COLUMNS) as writer:
+        for number in range(20_001):  # two whole batches and one row
+            writer.add({"text": f"text {number}"})
+    table = Table(tmp_path / "a.arrow")
+    rows = [20_000, 0, 9_999, 10_000, 19_999, 10_000]
+    assert table.take("text", rows) == [f"text {row}" for row in rows]
+    with pytest.raises(IndexError):
+        table.take("text", [20_001])
