@@ -295,7 +295,7 @@ def _write_onnx(
     if not (folder / "tokenizer.json").is_file():
         shutil.copyfile(folder / TOKENIZER_FILE, folder / "tokenizer.json")
     float_graph = graphs / GRAPH_FILES["float32"]
-    write_graph(encoder.model, float_graph, dim=identity.dim)
+    write_graph(encoder.model, float_graph, dim=identity.dim, pooling=identity.pooling)
     manifest = OnnxManifest(
         identity,
         OPSET,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmbert_retrieval.encoders.modernbert_graph import is_plain_modernbert, modernbert_graph
 from cmbert_retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -19,22 +20,28 @@ OPSET = 20
 """The first with Gelu as one operator, which onnxruntime runs as one kernel."""
 
 
-def write_graph(model: SentenceTransformer, path: Path, *, dim: int) -> None:
+def write_graph(model: SentenceTransformer, path: Path, *, dim: int, pooling: str) -> None:
     """Export a sentence-transformers model as one graph: ids and mask in, ``embeddings [batch, dim]`` out.
 
     All its modules go into the graph, the pooling too, so that only the vectors leave it. Batch and sequence
-    are free.
+    are free; a ModernBERT takes one text at a time and no mask.
 
     Args:
         model: in float32 on the CPU, with ``eager`` attention: torch's own ``sdpa`` becomes a graph that
             tests each attention weight for NaN, a tenth of the time of long texts.
         path: the file to write.
         dim: length of the vectors; longer ones are cut (Matryoshka models).
+        pooling: as the encoder's identity has it.
 
     Raises:
         EncoderError: torch cannot export it.
     """
+    import onnx
     import torch
+
+    if is_plain_modernbert(model, dim=dim, pooling=pooling):
+        onnx.save(modernbert_graph(model, pooling=pooling, opset=OPSET), str(path))
+        return
 
     class Graph(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -81,10 +88,13 @@ def quantize_graph(source: Path, target: Path) -> None:
     their 8 bits, since processors without VNNI add pairs of products in 16 bits, where 8 times 8 bits
     saturate.
     """
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    settings = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
     with _quiet():
-        quantize_dynamic(source, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+        # onnx infers no types behind onnxruntime's own operators; all that is multiplied here is in floats.
+        quantize_dynamic(source, target, extra_options={"DefaultTensorType": TensorProto.FLOAT}, **settings)
 
 
 def _strip(path: Path) -> None:

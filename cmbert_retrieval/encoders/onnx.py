@@ -267,8 +267,9 @@ class OnnxEncoder:
     def _run(self, row: Sequence[int]) -> NDArray[np.float32]:
         ids = np.array([row], np.int64)
         with self._workers.alone if len(row) > _LONG_TOKENS else contextlib.nullcontext():
+            given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
             (output,) = self._session.run(
-                ["embeddings"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+                ["embeddings"], {name: values for name, values in given.items() if name in self._inputs}
             )
         if output.shape != (1, self._identity.dim):
             raise EncoderError(

@@ -48,6 +48,31 @@ def test_a_float_graph_equals_torch_at_any_batch_and_length(
         assert cosines.min() > 1 - 1e-4
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_tokens_see_as_far_in_the_graph_of_a_modernbert_as_in_torch(
+    tmp_path: Path, tiny_encoder_path: Path, pooling: str
+) -> None:
+    from cmbert_retrieval.encoders.export import export_encoder
+
+    folder = build(tmp_path / "model", tiny_encoder_path, "modernbert")  # 8 tokens far, every second layer
+    options = {"device": "cpu", "dtype": "float32", "pooling": pooling}
+    encoder = load_encoder(folder, backend="sentence_transformers", **options)
+    encoder.save_pretrained(tmp_path / "pooled")
+    export_encoder(tmp_path / "pooled", tmp_path / "out", quantize=None)
+    onnx = load_encoder(tmp_path / "out", backend="onnx")
+    texts = [" ".join(["pain"] * words) for words in (5, 6, 7, 8, 15, 16, 40)]
+    ours, theirs = onnx.encode_document(texts), encoder.encode_document(texts)
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+def test_a_modernbert_with_biases_is_exported_by_torch(tmp_path: Path, tiny_encoder_path: Path) -> None:
+    from cmbert_retrieval.encoders.export import export_encoder
+
+    folder = build(tmp_path / "model", tiny_encoder_path, "modernbert", biases=True)
+    report = export_encoder(folder, tmp_path / "out", quantize=None)
+    assert report.float_distance < 1e-5
+
+
 def test_an_int8_export_is_smaller_and_opens_by_itself_as_the_same_weights(
     tmp_path: Path, tiny_encoder_path: Path
 ) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 
-def build(folder: Path, tokenizer: Path, kind: str, *, head: bool = False, longest: int = 512) -> Path:
+def build(
+    folder: Path, tokenizer: Path, kind: str, *, head: bool = False, longest: int = 512, biases: bool = False
+) -> Path:
     """Write a plain checkpoint (``bert`` or ``modernbert``) with the fixture's tokenizer."""
     import torch
     import transformers
@@ -31,6 +33,7 @@ def build(folder: Path, tokenizer: Path, kind: str, *, head: bool = False, longe
             "sep_token_id": 2,
         }
         sizes |= {"bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2}
+        sizes |= {"attention_bias": biases, "mlp_bias": biases, "norm_bias": biases}
         config = transformers.ModernBertConfig(**sizes)
         kinds = transformers.ModernBertModel, transformers.ModernBertForMaskedLM
     else:
