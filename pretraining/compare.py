@@ -8,23 +8,20 @@ A Markdown table goes to stdout: a row a run, its shape, what it has seen and wh
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE
+from cmbert_retrieval.pretraining.card import last_row
 from cmbert_retrieval.wording import markdown_table
 
 
-def last_rows(run: Path) -> dict[str, str]:
+def last_measurement(run: Path) -> dict[str, str]:
     """Return the last measurement of a run; nothing where there is none."""
-    for table in sorted(run.glob("stage-*/held_out.csv"), reverse=True):
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        if rows:
-            return rows[-1]
-    return {}
+    tables = sorted(run.glob(f"stage-*/{HELD_OUT_TABLE}"), reverse=True)
+    return next((dict(row) for table in tables if (row := last_row(table))), {})
 
 
 def described(run: Path) -> dict[str, str]:
@@ -47,7 +44,9 @@ def main() -> None:
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders that cmbert finetune wrote")
     arguments = parser.parse_args()
-    found = [(described(run), last_rows(run)) for run in arguments.runs if (run / "run.json").is_file()]
+    found = [
+        (described(run), last_measurement(run)) for run in arguments.runs if (run / "run.json").is_file()
+    ]
     if not found:
         sys.exit("none of these folders holds a run; expected those that cmbert finetune --out names")
     measured = list(dict.fromkeys(name for _, row in found for name in row if not name.startswith("pairs_")))

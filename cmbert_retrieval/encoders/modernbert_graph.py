@@ -69,6 +69,7 @@ def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) ->
     )
     places = builder.places(ids)
     reach = config.local_attention // 2
+    far = builder.some_are_far(places, reach)
     turned = {
         kind: (float(parameters["rope_theta"]), width // heads)
         for kind, parameters in config.rope_parameters.items()
@@ -84,9 +85,10 @@ def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) ->
             builder.add("RotaryEmbedding", [side, first, *tables[turned[kind]]], **per_head)
             for side in (query, key)
         )
-        seen = builder.attention(
-            [query, key, value], heads, places if kind == "sliding_attention" else None, reach
-        )
+        if kind == "sliding_attention":
+            seen = builder.near_attention([query, key, value], per_head, places, reach, far)
+        else:
+            seen = builder.add("MultiHeadAttention", [query, key, value], **per_head)
         seen = builder.product(seen, weights, f"{layer}.attn.Wo.weight")
         normed, hidden = builder.add_and_norm(seen, hidden, weights, f"{layer}.mlp_norm.weight", eps)
         inner, gate = builder.split(builder.product(normed, weights, f"{layer}.mlp.Wi.weight"), 2)
@@ -178,11 +180,10 @@ class _Builder:
         angles = self.add("Mul", [column, self.constant(speeds.astype(np.float32)[None])])
         return self.add("Cos", [angles]), self.add("Sin", [angles])
 
-    def attention(self, sides: list[str], heads: int, places: str | None, reach: int) -> str:
-        """Return what tokens see of all, or of those at most ``reach`` away."""
-        settings = {"domain": _CONTRIB, "num_heads": heads}
-        if places is None:
-            return self.add("MultiHeadAttention", sides, **settings)
+    def near_attention(
+        self, sides: list[str], settings: dict[str, Any], places: str, reach: int, far: str
+    ) -> str:
+        """Return what tokens see of those at most ``reach`` away; ``far``: whether any is further."""
         import onnx
 
         branches = []
@@ -193,8 +194,7 @@ class _Builder:
             made = onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None)
             branches.append(onnx.helper.make_graph(inner.nodes, inner.prefix, [], [made], inner.initializers))
         # Most texts are so short that every token is near: without a mask attention takes half the time.
-        far, near = branches
-        return self.add("If", [self.some_are_far(places, reach)], then_branch=far, else_branch=near)
+        return self.add("If", [far], then_branch=branches[0], else_branch=branches[1])
 
     def some_are_far(self, places: str, reach: int) -> str:
         """Return whether there are tokens more than ``reach`` apart."""
@@ -214,7 +214,6 @@ class _Builder:
 
     def pooled(self, normed: str, mode: str) -> str:
         """Return one vector of all tokens."""
-        axis = self.constant(np.array([1], np.int64))
         if mode == "mean":
-            return self.add("ReduceMean", [normed, axis], keepdims=0)
+            return self.add("ReduceMean", [normed, self.constant(np.array([1], np.int64))], keepdims=0)
         return self.add("Gather", [normed, self.constant(np.array(0, np.int64))], axis=1)
