@@ -1,4 +1,4 @@
-"""Texts of like length together, so that little of a batch is padding."""
+"""Texts of like length together, so that little of a batch is padding, or of equal length."""
 
 from __future__ import annotations
 
@@ -29,4 +29,22 @@ def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[lis
             batches.append([])
             width = max(1, lengths[position])
         batches[-1].append(position)
+    return batches
+
+
+def equal_length_batches(lengths: Sequence[int], batch_tokens: int, *, texts: int) -> list[list[int]]:
+    """Return the positions of texts in batches of one length each, the longest first.
+
+    Args:
+        lengths: tokens of each text.
+        batch_tokens: limit of a batch's tokens; a text that has more is a batch of its own.
+        texts: limit of a batch's texts.
+    """
+    of_length: dict[int, list[int]] = {}
+    for position, length in enumerate(lengths):
+        of_length.setdefault(length, []).append(position)
+    batches: list[list[int]] = []
+    for length in sorted(of_length, reverse=True):
+        positions, size = of_length[length], max(1, min(texts, batch_tokens // max(1, length)))
+        batches += [positions[start : start + size] for start in range(0, len(positions), size)]
     return batches

@@ -37,10 +37,12 @@ class GraphWeight:
     Attributes:
         tensor: name in the safetensors file.
         form: one of ``FORMS``.
+        rows: the first of its rows that the weight has, and the one behind the last; None for all.
     """
 
     tensor: str
     form: str
+    rows: tuple[int, int] | None = None
 
 
 def parse_weights(values: Any) -> dict[str, GraphWeight]:
@@ -51,12 +53,22 @@ def parse_weights(values: Any) -> dict[str, GraphWeight]:
         KeyError, TypeError, AttributeError: they are not listed as a manifest does it.
     """
     weights = {
-        str(name): GraphWeight(str(entry["tensor"]), str(entry["form"])) for name, entry in values.items()
+        str(name): GraphWeight(str(entry["tensor"]), str(entry["form"]), _parse_rows(entry.get("rows")))
+        for name, entry in values.items()
     }
     for name, weight in weights.items():
         if weight.form not in FORMS:
             raise ValueError(f"{name} has the form {weight.form!r}, expected one of {', '.join(FORMS)}")
     return weights
+
+
+def _parse_rows(values: Any) -> tuple[int, int] | None:
+    if values is None:
+        return None
+    first, stop = map(int, values)
+    if not 0 <= first < stop:
+        raise ValueError(f"rows from {first} to {stop}, expected some")
+    return first, stop
 
 
 def weights_file(folder: Path) -> Path:
@@ -84,7 +96,7 @@ def graph_weights(file: Path, wanted: Mapping[str, GraphWeight]) -> dict[str, ND
             f"{file}: absent, and the graph in onnx/ has its weights there; fetch or export the model again"
         )
     tensors = read_header(file)
-    quantized: dict[str, dict[str, NDArray[Any]]] = {}
+    quantized: dict[tuple[str, tuple[int, int] | None], dict[str, NDArray[Any]]] = {}
     made: dict[str, NDArray[Any]] = {}
     for name, weight in wanted.items():
         tensor = tensors.get(weight.tensor)
@@ -92,14 +104,16 @@ def graph_weights(file: Path, wanted: Mapping[str, GraphWeight]) -> dict[str, ND
             raise EncoderError(
                 f"{file}: no tensor {weight.tensor!r}, which the graph in onnx/ needs; export the model again"
             )
-        _check_form(tensor, weight.form)
+        _check_form(tensor, weight)
         if weight.form in ("rows", "float32"):
             made[name] = _finite(tensor.read(), tensor)
             continue
-        if weight.tensor not in quantized:
-            parts = quantize_matrix(_finite(tensor.read(), tensor))
-            quantized[weight.tensor] = dict(zip(("int8", "scale", "zero_point"), parts, strict=True))
-        made[name] = quantized[weight.tensor][weight.form]
+        key = (weight.tensor, weight.rows)
+        if key not in quantized:
+            values = _finite(tensor.read(), tensor)
+            parts = quantize_matrix(values if weight.rows is None else values[slice(*weight.rows)])
+            quantized[key] = dict(zip(("int8", "scale", "zero_point"), parts, strict=True))
+        made[name] = quantized[key][weight.form]
     return made
 
 
@@ -123,14 +137,19 @@ def quantize_matrix(
     return np.ascontiguousarray(steps.astype(np.int8).T), scales, np.zeros(len(scales), np.int8)
 
 
-def _check_form(tensor: Tensor, form: str) -> None:
-    in_int8 = tensor.dtype == "I8"
+def _check_form(tensor: Tensor, weight: GraphWeight) -> None:
+    form, in_int8 = weight.form, tensor.dtype == "I8"
     wrong = not tensor.is_weight or in_int8 != (form == "rows")
     if wrong or (form != "float32" and len(tensor.shape) != 2):
         expected = {"rows": "I8 in two dimensions", "float32": "floats"}.get(form, "floats in two dimensions")
         raise EncoderError(
             f"{tensor.file}: tensor {tensor.name!r} is {tensor.dtype} of shape {tensor.shape}, the graph in "
             f"onnx/ needs {expected}; export the model again"
+        )
+    if weight.rows is not None and weight.rows[1] > tensor.shape[0]:
+        raise EncoderError(
+            f"{tensor.file}: tensor {tensor.name!r} has {tensor.shape[0]} rows, the graph in onnx/ needs "
+            f"{weight.rows[1]}; export the model again"
         )
 
 

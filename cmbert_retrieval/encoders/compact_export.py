@@ -196,9 +196,24 @@ def _origins(graph: ModelProto, file: Path) -> dict[str, GraphWeight]:
                 continue
             if name not in origins and np.array_equal(array, stored):
                 origins[name] = GraphWeight(tensor, "rows" if array.dtype == np.int8 else "float32")
-            quantized = f"{name}_quantized"
-            if quantized not in origins and array.ndim == 2 and np.array_equal(array, stored.T):
-                origins[quantized] = GraphWeight(tensor, "int8")
-                origins[f"{name}_scale"] = GraphWeight(tensor, "scale")
-                origins[f"{name}_zero_point"] = GraphWeight(tensor, "zero_point")
+            if f"{name}_quantized" in origins:
+                continue
+            for rows in _parts(array, stored):
+                origins[f"{name}_quantized"] = GraphWeight(tensor, "int8", rows)
+                origins[f"{name}_scale"] = GraphWeight(tensor, "scale", rows)
+                origins[f"{name}_zero_point"] = GraphWeight(tensor, "zero_point", rows)
     return origins
+
+
+def _parts(matrix: NDArray[Any], stored: NDArray[Any]) -> list[tuple[int, int] | None]:
+    """Return which rows of ``stored`` are the matrix, transposed: of its parts of that height, the first."""
+    if matrix.ndim != 2 or stored.ndim != 2 or matrix.shape[0] != stored.shape[1]:
+        return []
+    height = matrix.shape[1]
+    if height == len(stored):
+        return [None] if np.array_equal(matrix, stored.T) else []
+    starts = range(0, len(stored) - height + 1, height)
+    for start in starts:
+        if np.array_equal(matrix, stored[start : start + height].T):
+            return [(start, start + height)]
+    return []

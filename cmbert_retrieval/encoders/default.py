@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cmbert_retrieval.encoders.onnx import is_onnx_folder
+from cmbert_retrieval.encoders.manifest import is_onnx_folder
 from cmbert_retrieval.encoders.weights import weights_sha256
 from cmbert_retrieval.errors import EncoderError, MissingExtraError
 from cmbert_retrieval.paths import cache_folder

@@ -26,17 +26,19 @@ from cmbert_retrieval.encoders.compact_export import (
     store_rows,
 )
 from cmbert_retrieval.encoders.fingerprint import fingerprint
+from cmbert_retrieval.encoders.fixed_scales import activation_ranges, fix_scales
 from cmbert_retrieval.encoders.graph import OPSET, quantize_graph, write_graph
 from cmbert_retrieval.encoders.identity import PROBE_TEXTS, row_cosines
-from cmbert_retrieval.encoders.modules import is_two_models, module_paths, pools_without_prompt
-from cmbert_retrieval.encoders.onnx import (
+from cmbert_retrieval.encoders.manifest import (
     GRAPH_FILES,
     MANIFEST_FILE,
     TOKENIZER_FILE,
-    OnnxEncoder,
     OnnxManifest,
     is_onnx_folder,
 )
+from cmbert_retrieval.encoders.modernbert_graph import is_plain_modernbert
+from cmbert_retrieval.encoders.modules import is_two_models, module_paths, pools_without_prompt
+from cmbert_retrieval.encoders.onnx import OnnxEncoder
 from cmbert_retrieval.errors import ConfigError, EncoderError, MissingExtraError
 from cmbert_retrieval.storage import fsync_folder, fsync_tree, plain_mode
 
@@ -318,7 +320,10 @@ def _write_onnx(
         if compact:
             store_rows(float_graph, folder)
         graph = graphs / GRAPH_FILES[quantize]
-        quantize_graph(float_graph, graph)
+        if is_plain_modernbert(encoder.model, dim=identity.dim, pooling=identity.pooling):
+            fix_scales(float_graph, graph, activation_ranges(float_graph, _token_ids(encoder, compared)))
+        else:
+            quantize_graph(float_graph, graph)
         weights = detach_weights(float_graph, graph, folder) if compact else {}
         float_graph.unlink()
         manifest = replace(manifest, files={quantize: graph.name}, weights=weights)
@@ -339,6 +344,18 @@ def _write_onnx(
 def _both_sides(encoder: Encoder, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the texts' vectors as documents and as queries, which the model may put other prompts before."""
     return encoder.encode_document(texts), encoder.encode_query(texts)
+
+
+def _token_ids(encoder: SentenceTransformersEncoder, texts: Sequence[str]) -> list[list[int]]:
+    """Return the texts' tokens with each of the model's prompts, and those of one text of them all."""
+    prompts = {encoder.identity.prompts.get(side, "") for side in ("query", "document")}
+    together = " ".join(texts)
+    rows = encoder.model.tokenizer(
+        [prompt + text for prompt in sorted(prompts) for text in (*texts, together)],
+        truncation=True,
+        max_length=encoder.identity.max_tokens,
+    )
+    return [list(row) for row in rows["input_ids"]]
 
 
 def _save_tokenizer(ran: Tokenizer, path: Path) -> None:

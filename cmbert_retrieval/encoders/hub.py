@@ -15,8 +15,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cmbert_retrieval.encoders.compact import weights_file
+from cmbert_retrieval.encoders.manifest import MANIFEST_FILE, TOKENIZER_FILE, OnnxManifest, is_onnx_folder
 from cmbert_retrieval.encoders.modules import module_paths, optional_json
-from cmbert_retrieval.encoders.onnx import MANIFEST_FILE, TOKENIZER_FILE, OnnxManifest, is_onnx_folder
 from cmbert_retrieval.errors import EncoderError
 from cmbert_retrieval.hub import Hub, HubError, Repository, find_repository
 

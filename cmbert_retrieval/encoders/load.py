@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cmbert_retrieval.encoders.base import Encoder
-from cmbert_retrieval.encoders.onnx import MANIFEST_FILE, OnnxEncoder, OnnxManifest, is_onnx_folder
+from cmbert_retrieval.encoders.manifest import MANIFEST_FILE, OnnxManifest, is_onnx_folder
+from cmbert_retrieval.encoders.onnx import OnnxEncoder
 from cmbert_retrieval.errors import ConfigError, EncoderError
 from cmbert_retrieval.hub import Hub
 

@@ -1,6 +1,6 @@
-"""ModernBERT as an onnx graph of few, large operators of onnxruntime, for one text at a time.
+"""ModernBERT as an onnx graph of few, large operators of onnxruntime, for texts of equal length.
 
-Torch's exporter writes 50 operators a layer; here they are 14: rotary embedding and attention are one each.
+Torch's exporter writes 50 operators a layer; here they are 15: rotary embedding and attention are one each.
 A short text costs as much as its operators cost to start; in a long one, attention without a mask takes half
 the time of attention with one.
 """
@@ -43,7 +43,9 @@ def is_plain_modernbert(model: SentenceTransformer, *, dim: int, pooling: str) -
 
 
 def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) -> ModelProto:
-    """Return the graph of one text: ``input_ids [1, tokens]`` in, ``embeddings [1, dim]`` out.
+    """Return the graph: ``input_ids [1, tokens]`` in, ``embeddings [1, dim]`` out.
+
+    One text, since products of floats may be rounded otherwise in a batch. Nothing in it depends on that.
 
     Args:
         model: one that ``is_plain_modernbert``, in float32.
@@ -80,7 +82,7 @@ def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) ->
     normed = hidden
     for number, kind in enumerate(config.layer_types):
         layer = f"layers.{number}"
-        query, key, value = builder.split(builder.product(normed, weights, f"{layer}.attn.Wqkv.weight"), 3)
+        query, key, value = builder.products(normed, weights, f"{layer}.attn.Wqkv.weight", 3)
         query, key = (
             builder.add("RotaryEmbedding", [side, first, *tables[turned[kind]]], **per_head)
             for side in (query, key)
@@ -89,18 +91,17 @@ def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) ->
             seen = builder.near_attention([query, key, value], per_head, places, reach, far)
         else:
             seen = builder.add("MultiHeadAttention", [query, key, value], **per_head)
-        seen = builder.product(seen, weights, f"{layer}.attn.Wo.weight")
+        (seen,) = builder.products(seen, weights, f"{layer}.attn.Wo.weight")
         normed, hidden = builder.add_and_norm(seen, hidden, weights, f"{layer}.mlp_norm.weight", eps)
-        inner, gate = builder.split(builder.product(normed, weights, f"{layer}.mlp.Wi.weight"), 2)
+        inner, gate = builder.products(normed, weights, f"{layer}.mlp.Wi.weight", 2)
         inner = builder.add("Mul", [builder.add("Gelu", [inner]), gate])
-        inner = builder.product(inner, weights, f"{layer}.mlp.Wo.weight")
+        (inner,) = builder.products(inner, weights, f"{layer}.mlp.Wo.weight")
         after = f"layers.{number + 1}.attn_norm.weight"
         after = after if after in weights else "final_norm.weight"
         normed, hidden = builder.add_and_norm(inner, hidden, weights, after, eps)
-    pooled = builder.pooled(normed, pooling)
+    pooled = builder.pooled(normed, pooling, places)
     if len(model) > 2:
-        length = builder.add("ReduceL2", [pooled, builder.constant(np.array([1], np.int64))], keepdims=1)
-        pooled = builder.add("Div", [pooled, length])
+        pooled = builder.add("LpNormalization", [pooled], axis=-1, p=2)
     builder.node("Identity", [pooled], ["embeddings"])
 
     graph = onnx.helper.make_graph(
@@ -148,15 +149,17 @@ class _Builder:
         """Add one of the model's tensors; return its name."""
         return self.constant(weights[name], name)
 
-    def product(self, side: str, weights: dict[str, NDArray[Any]], name: str) -> str:
-        """Multiply by a matrix that torch keeps as ``[outputs, inputs]``."""
-        return self.add("MatMul", [side, self.constant(weights[name].T, name)])
+    def products(self, side: str, weights: dict[str, NDArray[Any]], name: str, parts: int = 1) -> list[str]:
+        """Multiply by the parts of a matrix that torch keeps as ``[outputs, inputs]``, of equal height.
 
-    def split(self, side: str, parts: int) -> list[str]:
-        """Divide the last axis evenly."""
-        outputs = [f"{self.prefix}Split_{len(self.nodes)}_output_{part}" for part in range(parts)]
-        self.node("Split", [side], outputs, axis=-1, num_outputs=parts)
-        return outputs
+        One product that is divided afterwards takes longer, by what it takes to copy its parts.
+        """
+        pieces = np.split(weights[name].T, parts, axis=1)
+        names = [name] if parts == 1 else [f"{name}.{part}" for part in range(parts)]
+        return [
+            self.add("MatMul", [side, self.constant(piece, own)])
+            for own, piece in zip(names, pieces, strict=True)
+        ]
 
     def add_and_norm(
         self, side: str, hidden: str, weights: dict[str, NDArray[Any]], name: str, eps: float
@@ -212,8 +215,13 @@ class _Builder:
         bias = self.add("Where", [far, masked, none])
         return self.add("Unsqueeze", [bias, self.constant(np.array([0, 1], np.int64))])
 
-    def pooled(self, normed: str, mode: str) -> str:
+    def pooled(self, normed: str, mode: str, places: str) -> str:
         """Return one vector of all tokens."""
         if mode == "mean":
-            return self.add("ReduceMean", [normed, self.constant(np.array([1], np.int64))], keepdims=0)
+            # As a product, since 'ReduceMean' rounds otherwise where there are several texts.
+            count = self.add("Shape", [places])
+            share = self.add("Reciprocal", [self.add("Cast", [count], to=1)])
+            line = self.add("Concat", [self.constant(np.array([1], np.int64)), count], axis=0)
+            mean = self.add("MatMul", [self.add("Expand", [share, line]), normed])
+            return self.add("Squeeze", [mean, self.constant(np.array([1], np.int64))])
         return self.add("Gather", [normed, self.constant(np.array(0, np.int64))], axis=1)

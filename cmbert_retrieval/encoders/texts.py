@@ -30,3 +30,12 @@ def check_texts(texts: Sequence[str]) -> None:
                     f"text {position} (from 0) has a lone surrogate at character {error.start}; expected "
                     "text that UTF-8 can hold. Replace it: text.encode('utf-8', 'replace').decode()"
                 ) from None
+
+
+def beginning(text: str, characters: int) -> str:
+    """Return whole words from the beginning of a text: at most so many characters, or all where none fit."""
+    if len(text) <= characters:
+        return text
+    # Not all that Python calls white space ends a word for every tokenizer.
+    end = max(text.rfind(mark, 0, characters) for mark in (" ", "\n"))
+    return text[:end].rstrip(" \n") or text if end > 0 else text

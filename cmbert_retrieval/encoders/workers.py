@@ -32,7 +32,7 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self.threads = threads
         self._made = self._make()
 
     @property
@@ -52,4 +52,4 @@ class Workers:
         return self._made
 
     def _make(self) -> _Made:
-        return _Made(ThreadPoolExecutor(self._threads, thread_name_prefix="cmbert-encoder"))
+        return _Made(ThreadPoolExecutor(self.threads, thread_name_prefix="cmbert-encoder"))

@@ -179,7 +179,7 @@ UNUSABLE: dict[str, tuple[Damage, str]] = {
     ),
     "a transposed matrix": (
         lambda tensors: tensors.update({QKV: tensors[QKV].T.copy()}),
-        "onnxruntime cannot open it",
+        f"'{QKV}' has 32 rows, the graph in onnx/ needs 64",
     ),
 }
 
@@ -201,6 +201,9 @@ def test_weights_that_the_graph_cannot_use_are_an_error_and_no_crash(
     [
         ({"tensor": QKV, "form": "int4"}, "has the form 'int4', expected one of rows, float32, int8, scale"),
         ({"tensor": QKV}, "not an export manifest"),
+        ({"tensor": QKV, "form": "int8", "rows": [32]}, "not an export manifest"),
+        ({"tensor": QKV, "form": "int8", "rows": [32, 32]}, "rows from 32 to 32, expected some"),
+        ({"tensor": QKV, "form": "int8", "rows": [64, 97]}, "has 96 rows, the graph in onnx/ needs 97"),
         ("float32", "not an export manifest"),
         ({"tensor": "final_norm.weight", "form": "float32"}, "onnxruntime cannot open it"),
     ],

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders import load_encoder, onnx
 from cmbert_retrieval.encoders.onnx import OnnxEncoder
@@ -25,6 +28,21 @@ TEXTS = [
     "hip fracture",
     "  \n\t ",
     "Émile's naïve 5 µg/ml β-blocker ≥ 3× 💊",
+]
+WORDS = [
+    "heart",
+    "attack",
+    "hypercholesterolaemia",
+    "1,204",
+    " ",
+    " ",
+    "\n",
+    "\t",
+    "  ",
+    "\x1c",
+    "é",
+    "💊",
+    ".",
 ]
 
 
@@ -63,12 +81,35 @@ def test_equal_calls_give_equal_bytes(tiny_encoder_path: Path) -> None:
     assert one.encode_document(TEXTS).tobytes() == two.encode_document(TEXTS).tobytes()
 
 
+@pytest.mark.parametrize("kind", ["encoder", "compact"])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_text_has_one_vector_whatever_is_encoded_with_it(tiny_encoder_path: Path, threads: int) -> None:
-    encoder = load_encoder(tiny_encoder_path, threads=threads)
-    whole = encoder.encode_document(TEXTS)
-    for text, vector in zip(TEXTS, whole, strict=True):
+def test_a_text_has_one_vector_whatever_is_encoded_with_it(
+    request: pytest.FixtureRequest, kind: str, threads: int
+) -> None:
+    encoder = load_encoder(request.getfixturevalue(f"tiny_{kind}_path"), threads=threads)
+    texts = [*TEXTS, *(" ".join(["pain"] * words + [TEXTS[0]]) for words in range(40)), *TEXTS, *TEXTS[::-1]]
+    whole = encoder.encode_document(texts)
+    for text, vector in zip(texts, whole, strict=True):
         assert encoder.encode_document([text])[0].tobytes() == vector.tobytes()
+
+
+def test_texts_of_one_length_run_together_where_scales_are_fixed(
+    monkeypatch: pytest.MonkeyPatch, tiny_encoder_path: Path, tiny_compact_path: Path
+) -> None:
+    ran: list[tuple[int, int]] = []
+
+    def run(self: OnnxEncoder, rows: list[list[int]]) -> NDArray[np.float32]:
+        ran.append((len(rows), len(rows[0])))
+        return original(self, rows)
+
+    original = OnnxEncoder._run
+    monkeypatch.setattr(OnnxEncoder, "_run", run)
+    texts = ["fever"] * 5 + ["pain"] * 5 + ["heart attack heart attack"]
+    for folder, largest in ((tiny_encoder_path, 1), (tiny_compact_path, 4)):
+        ran.clear()
+        load_encoder(folder, threads=3).encode_document(texts)
+        assert sum(count for count, _ in ran) == len(texts)
+        assert max(count for count, _ in ran) == largest  # a third of them, so that no thread waits
 
 
 def test_many_threads_share_an_encoder(tiny_encoder_path: Path) -> None:
@@ -99,6 +140,21 @@ def test_long_texts_are_truncated_and_counted_in_full(tiny_encoder_path: Path) -
     long, longer = "kidney " * 200, "kidney " * 200 + "heart " * 50
     assert encoder.count_tokens([longer])[0] > encoder.count_tokens([long])[0] > encoder.identity.max_tokens
     assert np.allclose(*encoder.encode_document([long, longer]), atol=1e-6)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), max_size=60).map("".join), min_size=1, max_size=5),
+    st.sampled_from([1, 2, 5]),
+)
+def test_tokenising_only_the_beginning_of_a_long_text_changes_nothing(
+    tiny_encoder_path: Path, texts: list[str], characters: int
+) -> None:
+    encoder = load_encoder(tiny_encoder_path, max_tokens=8, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "_CHARACTERS", 1_000)
+        expected = encoder.encode_document(texts)
+        patch.setattr(onnx, "_CHARACTERS", characters)
+        assert encoder.encode_document(texts).tobytes() == expected.tobytes()
 
 
 def test_special_tokens_and_prompts_are_not_counted(tiny_encoder_path: Path) -> None:

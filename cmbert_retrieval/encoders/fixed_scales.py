@@ -1,0 +1,119 @@
+"""Products in 8 bits whose activations have fixed scales, so that texts can share a batch.
+
+A dynamic scale is that of a whole batch: in a batch, a text's vector would depend on the others. A fixed one
+is taken from texts that are run once, before; whatever lies beyond it is cut off. Behind norms, as in
+ModernBERT, activations reach about as far in every text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmbert_retrieval.encoders.compact import quantize_matrix
+from cmbert_retrieval.errors import EncoderError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
+_CONTRIB = "com.microsoft"
+_TOP = 255
+
+
+def activation_ranges(graph: Path, texts: Iterable[Sequence[int]]) -> dict[str, tuple[float, float]]:
+    """Return how far the activations reach that are multiplied by weights: name -> lowest, highest, with 0.
+
+    Args:
+        graph: in float32, ``input_ids`` in.
+        texts: the token ids of each.
+    """
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(graph))
+    names = list(dict.fromkeys(node.input[0] for node in _products(model.graph)))
+    for name in names:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    ranges = dict.fromkeys(names, (0.0, 0.0))
+    for ids in texts:
+        found = session.run(names, {"input_ids": np.array([ids], np.int64)})
+        for name, values in zip(names, found, strict=True):
+            low, high = ranges[name]
+            ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
+    return ranges
+
+
+def fix_scales(source: Path, target: Path, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Write a float graph with its products in 8 bits, for any number of texts of equal length.
+
+    Weights have 7 of 8 bits and a scale an output, as ``quantize_matrix`` makes them.
+
+    Args:
+        source: the float graph.
+        target: the file to write.
+        ranges: of ``activation_ranges``.
+
+    Raises:
+        EncoderError: an activation is not finite.
+    """
+    import onnx
+    from onnx.numpy_helper import from_array, to_array
+
+    model = onnx.load(str(source))
+    graph = model.graph
+    weights = {part.name: part for part in graph.initializer}
+    products = {node.output[0]: node for node in _products(graph)}
+    nodes: list[NodeProto] = []
+    rounded: set[str] = set()
+    for node in graph.node:
+        if node.output[0] not in products:
+            nodes.append(node)
+            continue
+        side, matrix = node.input
+        scale, zero, steps = f"{side}_scale", f"{side}_zero_point", f"{side}_quantized"
+        if side not in rounded:
+            rounded.add(side)
+            step, offset = _steps(side, *ranges[side])
+            graph.initializer.extend([from_array(step, scale), from_array(offset, zero)])
+            nodes.append(
+                onnx.helper.make_node("QuantizeLinear", [side, scale, zero], [steps], f"{side}_rounded")
+            )
+        made, scales, _ = quantize_matrix(to_array(weights[matrix]).T)
+        graph.initializer.remove(weights[matrix])
+        graph.initializer.extend(
+            [from_array(made, f"{matrix}_quantized"), from_array(scales, f"{matrix}_scale")]
+        )
+        inputs = [steps, f"{matrix}_quantized", scale, f"{matrix}_scale", zero]
+        nodes.append(
+            onnx.helper.make_node(
+                "MatMulIntegerToFloat", inputs, [node.output[0]], node.name, domain=_CONTRIB
+            )
+        )
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for part in (*graph.input, *graph.output):
+        part.type.tensor_type.shape.dim[0].dim_param = "texts"
+    onnx.save(model, str(target))
+
+
+def _products(graph: GraphProto) -> list[NodeProto]:
+    weights = {part.name for part in graph.initializer}
+    return [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+
+
+def _steps(name: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the size of a step and the step that 0 is, as arrays without dimensions."""
+    width = high - low
+    if not np.isfinite(width):
+        raise EncoderError(f"the activations {name} are not finite; check the model's weights")
+    step = np.float32(width / _TOP) or np.float32(1.0)
+    return np.array(step, np.float32), np.array(np.clip(np.rint(-low / step), 0, _TOP), np.uint8)

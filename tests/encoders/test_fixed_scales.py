@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cmbert_retrieval.errors import EncoderError
+
+onnx = pytest.importorskip("onnx", reason="the extra 'train' is not installed")
+pytestmark = pytest.mark.slow
+
+WEIGHTS = np.array([[1.0, -64.0], [0.5, 32.0], [0.25, 0.0]], np.float32)
+TABLE = np.array([[0.0, 0.0, 0.0], [1.0, -0.25, 0.5], [-1.0, 2.0, 3.0], [9.0, 9.0, 9.0]], np.float32)
+
+
+def write(path: Path, table: NDArray[np.float32] = TABLE) -> Path:
+    """Write ``table[input_ids] @ WEIGHTS``, the mean over the tokens."""
+    made = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Gather", ["table", "input_ids"], ["looked_up"]),
+            onnx.helper.make_node("MatMul", ["looked_up", "weights"], ["multiplied"], "product"),
+            onnx.helper.make_node("ReduceMean", ["multiplied", "axis"], ["embeddings"], keepdims=0),
+        ],
+        "graph",
+        [onnx.helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, [1, "tokens"])],
+        [onnx.helper.make_tensor_value_info("embeddings", onnx.TensorProto.FLOAT, [1, 2])],
+        [
+            onnx.numpy_helper.from_array(table, "table"),
+            onnx.numpy_helper.from_array(WEIGHTS, "weights"),
+            onnx.numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        ],
+    )
+    domains = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(onnx.helper.make_model(made, opset_imports=domains, ir_version=10), str(path))
+    return path
+
+
+def run(graph: Path, rows: list[list[int]]) -> NDArray[np.float32]:
+    from cmbert_retrieval.encoders.onnx import open_session
+
+    (found,) = open_session(graph, {}).run(["embeddings"], {"input_ids": np.array(rows, np.int64)})
+    return np.asarray(found, np.float32)
+
+
+def test_ranges_reach_from_the_lowest_to_the_highest_activation_of_all_texts(tmp_path: Path) -> None:
+    from cmbert_retrieval.encoders.fixed_scales import activation_ranges
+
+    graph = write(tmp_path / "float.onnx")
+    assert activation_ranges(graph, [[0, 1], [1]]) == {"looked_up": (-0.25, 1.0)}
+    assert activation_ranges(graph, [[1], [2, 0]]) == {"looked_up": (-1.0, 3.0)}
+    assert activation_ranges(graph, [[3]]) == {"looked_up": (0.0, 9.0)}  # 0 is in it, or it had no step
+    assert activation_ranges(graph, []) == {"looked_up": (0.0, 0.0)}
+
+
+def test_products_are_those_of_activations_in_256_steps_cut_at_the_range(tmp_path: Path) -> None:
+    from cmbert_retrieval.encoders.fixed_scales import fix_scales
+
+    fix_scales(write(tmp_path / "float.onnx"), tmp_path / "int8.onnx", {"looked_up": (-1.0, 3.0)})
+    step = 4.0 / 255
+    rows = [[1, 2], [3, 3], [0, 0]]
+    found = run(tmp_path / "int8.onnx", rows)
+    reached = np.clip(TABLE, -64 * step, 191 * step)  # 0 is step 64
+    expected = (np.rint(reached / step) * step) @ (np.rint(WEIGHTS * 64 / [1, 64]) / 64 * [1, 64])
+    assert np.allclose(found, np.array([expected[row].mean(axis=0) for row in rows]), atol=1e-4)
+    assert found[2].tolist() == [0, 0]
+
+
+def test_a_text_has_the_same_bytes_alone_and_in_a_batch(tmp_path: Path) -> None:
+    from cmbert_retrieval.encoders.fixed_scales import fix_scales
+    from cmbert_retrieval.encoders.onnx import open_session, takes_several
+
+    fix_scales(write(tmp_path / "float.onnx"), tmp_path / "int8.onnx", {"looked_up": (-1.0, 3.0)})
+    together = run(tmp_path / "int8.onnx", [[1, 2], [3, 0]])
+    assert together[0].tobytes() == run(tmp_path / "int8.onnx", [[1, 2]])[0].tobytes()
+    assert takes_several(open_session(tmp_path / "int8.onnx", {}))
+    assert not takes_several(open_session(tmp_path / "float.onnx", {}))
+
+
+def test_activations_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    from cmbert_retrieval.encoders.fixed_scales import activation_ranges, fix_scales
+
+    graph = write(tmp_path / "float.onnx", np.full((4, 3), np.inf, np.float32))
+    with pytest.raises(EncoderError, match="the activations looked_up are not finite"):
+        fix_scales(graph, tmp_path / "int8.onnx", activation_ranges(graph, [[1]]))
+    assert not (tmp_path / "int8.onnx").exists()
