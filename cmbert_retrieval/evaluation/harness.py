@@ -174,7 +174,7 @@ class _Indexes:
 
     def __init__(self, suite: SuiteRecipe, cache: Path, progress: Progress) -> None:
         self._suite, self._cache, self._progress = suite, cache, progress
-        self._encoders: dict[str | None, Encoder] = {}
+        self._encoders: dict[tuple[str | None, int | None], Encoder] = {}
         self._rows: tuple[str, baselines.Rows] | None = None  # of the last set: they take memory
 
     def __enter__(self) -> _Indexes:
@@ -204,7 +204,7 @@ class _Indexes:
     def _retriever(self, one: EvaluationSet, system: SystemRecipe) -> Iterator[Retriever]:
         encoder = self._encoder_for(system)
         words_only = [] if encoder is not None else ["encoder=none"]
-        settings = [*one.index, *self._suite.index, *words_only]
+        settings = [*one.index, *self._suite.index, *system.index, *words_only]
         recipe = IndexRecipe.for_corpus(one.corpus.reader, name=one.name, overrides=settings)
         with self._progress() as notify:
             folder = build_cached(self._cache, recipe, one.corpus, encoder, notify=notify)
@@ -213,19 +213,21 @@ class _Indexes:
 
     def _encoder_for(self, system: SystemRecipe) -> Encoder | None:
         """Return the encoder of the system's index; words are searched in one that others need anyway."""
-        name = system.encoder
+        name, max_tokens = system.encoder, system.max_tokens
         if system.mode == "lexical":
             learned = [other for other in self._suite.systems.values() if other.mode in ("dense", "hybrid")]
-            if not learned:
+            alike = [other for other in learned if other.index == system.index]
+            if not alike:
                 if name is not None:
                     raise ConfigError("a lexical system has no encoder; leave 'encoder' out")
                 return None
-            name = learned[0].encoder
-        if name not in self._encoders:
+            name, max_tokens = alike[0].encoder, alike[0].max_tokens
+        key = (name, max_tokens)
+        if key not in self._encoders:
             from cmbert_retrieval.encoders import load_encoder
 
-            self._encoders[name] = load_encoder(name)
-        return self._encoders[name]
+            self._encoders[key] = load_encoder(name, max_tokens=max_tokens)
+        return self._encoders[key]
 
     def _rows_of(self, one: EvaluationSet) -> baselines.Rows:
         if self._rows is None or self._rows[0] != one.name:

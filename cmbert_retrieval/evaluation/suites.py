@@ -64,6 +64,12 @@ class SystemRecipe(Section):
     encoder: str | None = None
     """The encoder of the index: a hub id, a bundled name or a folder. null: the default one."""
 
+    max_tokens: int | None = Field(default=None, ge=3)
+    """Tokens that the encoder of the index reads of a text. null: as many as it does by itself."""
+
+    index: list[str] = Field(default_factory=list)
+    """Recipe settings of its index, ``section.key=value`` each; they come after the set's and the suite's."""
+
     baseline: Literal["bm25s", "sentence-transformers"] | None = None
     """What is compared, as its users would run it: ``bm25s``, or an encoder in fp32 with exact search."""
 
@@ -86,6 +92,8 @@ class SystemRecipe(Section):
     def _one_way(self) -> SystemRecipe:
         if (self.mode is None) == (self.baseline is None):
             raise ValueError("a system has either 'mode' (an index of ours) or 'baseline'")
+        if self.baseline is not None and (self.index or self.max_tokens is not None):
+            raise ValueError("'index' and 'max_tokens' are of an index of ours; a baseline has none")
         return self
 
     @property
