@@ -5,7 +5,7 @@
 
 Each run's model is exported as it would be shipped (compact, int8) and encodes the same texts as MiniLM in
 int8, in turns, on one thread: titles of ICD-10-CM, and passages of 256 tokens. Its scores are the last ones
-that it was measured with. ``OUT/shapes.csv`` and ``OUT/shapes.png`` are written; the table goes to stdout, too.
+that it was measured with. It writes ``OUT/shapes.csv`` and ``OUT/shapes.png``, and a table to stdout.
 """
 
 from __future__ import annotations

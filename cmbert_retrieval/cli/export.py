@@ -21,7 +21,10 @@ def export(
     ] = False,
     texts: Annotated[
         Path | None,
-        typer.Option(help="Measure the agreement on this file's lines too; best 100 or more."),
+        typer.Option(
+            help="Measure the agreement on this file's lines too. From 100 on, a ModernBERT's int8 gets its "
+            "scales from every second one, and is faster for short texts."
+        ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

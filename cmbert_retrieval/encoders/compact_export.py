@@ -30,6 +30,16 @@ _ELSEWHERE = "the-weights-that-cmbert.json-names"
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".ckpt", ".h5")
 
 
+def check_compact(model: SentenceTransformer, name: str | Path) -> None:
+    """Raise ``EncoderError`` for a model whose token embeddings do not go through a norm by themselves."""
+    kind = model[0].auto_model.config.model_type
+    if kind not in TABLES:
+        raise EncoderError(
+            f"{name}: has the model_type {kind!r}; a compact export needs one whose token embeddings go "
+            f"through a norm by themselves: {', '.join(TABLES)}. Export this one without compact"
+        )
+
+
 def round_weights(model: SentenceTransformer, name: str | Path) -> dict[str, NDArray[Any]]:
     """Return a model's weights as a compact folder keeps them: the table in int8, all others in float16.
 
@@ -38,16 +48,11 @@ def round_weights(model: SentenceTransformer, name: str | Path) -> dict[str, NDA
         name: how messages call it.
 
     Raises:
-        EncoderError: its token embeddings do not go through a norm by themselves, as far as we know; or a
-            weight is not finite, or does not fit in float16.
+        EncoderError: ``check_compact``; or a weight is not finite, or does not fit in float16.
     """
+    check_compact(model, name)
     transformer = model[0].auto_model
     kind = transformer.config.model_type
-    if kind not in TABLES:
-        raise EncoderError(
-            f"{name}: has the model_type {kind!r}; a compact export needs one whose token embeddings go "
-            f"through a norm by themselves: {', '.join(TABLES)}. Export this one without compact"
-        )
     rounded: dict[str, NDArray[Any]] = {}
     for tensor, value in transformer.state_dict().items():
         values = value.detach().cpu().numpy()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import importlib.util
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +17,15 @@ from cmbert_retrieval.encoders.agreement import Agreement, compare_vectors, wors
 from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity
 from cmbert_retrieval.encoders.compact import weights_file
 from cmbert_retrieval.encoders.compact_export import (
+    check_compact,
     detach_weights,
     replace_weights,
     round_weights,
     store_rows,
 )
+from cmbert_retrieval.encoders.export_folder import check_in_place, check_out, replace_own, work_folder
 from cmbert_retrieval.encoders.fingerprint import fingerprint
-from cmbert_retrieval.encoders.fixed_scales import activation_ranges, fix_scales
+from cmbert_retrieval.encoders.fixed_scales import activation_reach, fix_scales
 from cmbert_retrieval.encoders.graph import OPSET, quantize_graph, write_graph
 from cmbert_retrieval.encoders.identity import PROBE_TEXTS, row_cosines
 from cmbert_retrieval.encoders.manifest import (
@@ -37,7 +36,7 @@ from cmbert_retrieval.encoders.manifest import (
     is_onnx_folder,
 )
 from cmbert_retrieval.encoders.modernbert_graph import is_plain_modernbert
-from cmbert_retrieval.encoders.modules import is_two_models, module_paths, pools_without_prompt
+from cmbert_retrieval.encoders.modules import is_two_models, pools_without_prompt
 from cmbert_retrieval.encoders.onnx import OnnxEncoder
 from cmbert_retrieval.errors import ConfigError, EncoderError, MissingExtraError
 from cmbert_retrieval.storage import fsync_folder, fsync_tree, plain_mode
@@ -46,6 +45,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from cmbert_retrieval.encoders.sentence_transformers import SentenceTransformersEncoder
+
+MIN_SCALE_TEXTS = 100
+"""Texts from which on activations get fixed scales. From a few, what others reach is cut off."""
 
 MAX_FLOAT_DISTANCE = 1e-4
 """Cosine distance that a float32 graph may have from torch. Rounding alone is a thousandth of it."""
@@ -106,7 +108,9 @@ def export_encoder(
             of others in ``onnx/`` stay.
         quantize: ``int8``, or None for float32.
         compact: share the weights between torch and the graph; for ModernBERT, in int8, with ``out``.
-        texts: measure the agreement on these too, besides the probe texts.
+        texts: measure the agreement on these too, besides the probe texts. With 100 and more of them, a
+            ModernBERT in int8 gets fixed scales from half of them, so that texts of one length can be encoded
+            together: as varied as what it will read, from titles to whole passages.
         identity_name: how users call the model; the folder's or the hub's name when None.
         revision: of a hub id.
 
@@ -139,9 +143,9 @@ def export_encoder(
     in_place = out is None
     target = Path(name if out is None else out).expanduser().resolve()
     if in_place:
-        _check_in_place(name, target)
+        check_in_place(name, target)
     else:
-        _check_out(name, target)
+        check_out(name, target)
     encoder = load_encoder(
         name,
         backend="sentence_transformers",
@@ -161,24 +165,35 @@ def export_encoder(
             f"{name}: its pooling leaves the prompt out (include_prompt is false), which a graph cannot, "
             "as it does not know the prompt; use backend 'sentence_transformers' for this model"
         )
-    rounded = round_weights(encoder.model, name) if compact else None
+    if compact:
+        check_compact(encoder.model, name)
+    scales_from = _scales_from(encoder, texts) if quantize is not None else []
     if identity_name is None and Path(name).is_dir() and is_onnx_folder(Path(name)):
         with contextlib.suppress(EncoderError):  # a manifest that cannot be read is about to be replaced
             identity_name = OnnxManifest.read(Path(name) / MANIFEST_FILE).identity.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _work_folder(target) as work:
+    with work_folder(target) as work:
         built = work / "encoder"
         encoder.save_pretrained(built)
         shutil.rmtree(built / "onnx", ignore_errors=True)
         compared = [*PROBE_TEXTS, *texts]
         reference = _both_sides(encoder, compared)
-        if rounded is not None:
-            replace_weights(rounded, built)
+        if scales_from:
+            _even_out(encoder, scales_from, work)
+        if compact:
+            replace_weights(round_weights(encoder.model, name), built)
             encoder = SentenceTransformersEncoder(
                 built, device="cpu", dtype="float32", attention="eager", name=encoder.identity.name
             )
         report = _write_onnx(
-            encoder, built, compared, reference, quantize=quantize, compact=compact, name=identity_name
+            encoder,
+            built,
+            compared,
+            reference,
+            quantize=quantize,
+            compact=compact,
+            scales_from=scales_from,
+            name=identity_name,
         )
         mode = plain_mode(built)
         for path in built.rglob("*"):
@@ -186,93 +201,13 @@ def export_encoder(
                 path.chmod(mode)
         fsync_tree(built)
         if in_place:
-            _replace_own(built / "onnx", target / "onnx")
+            replace_own(built / "onnx", target / "onnx")
         else:
             if target.exists():
                 target.rmdir()
             built.rename(target)
         fsync_folder(target if in_place else target.parent)
     return replace(report, folder=str(target))
-
-
-def _check_in_place(name: str | Path, folder: Path) -> None:
-    if not module_paths(folder):
-        raise EncoderError(
-            f"{name}: not a sentence-transformers folder, to which onnx/ could be added; say where to "
-            "write: --out DIR"
-        )
-    own = _own_files(folder / "onnx")
-    for file in (*GRAPH_FILES.values(), Path(TOKENIZER_FILE).name):
-        if (folder / "onnx" / file).exists() and file not in own:
-            raise EncoderError(
-                f"{folder / 'onnx' / file}: is there already, and no export of ours; move it away, or say "
-                "where to write: --out DIR"
-            )
-
-
-def _check_out(name: str | Path, target: Path) -> None:
-    source = Path(name).expanduser()
-    if source.is_dir() and target.is_relative_to(source.resolve()):
-        raise EncoderError(
-            f"{target}: is in the encoder's own folder; expected another one, or no --out, which adds onnx/"
-        )
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise EncoderError(f"{target}: is there already; remove it, or take another --out")
-
-
-def _own_files(onnx: Path) -> set[str]:
-    """Return the names of an earlier export's files; those of others lie beside them."""
-    manifest = onnx / Path(MANIFEST_FILE).name
-    if not manifest.is_file():
-        return set()
-    graphs: set[str] = set(GRAPH_FILES.values())
-    with contextlib.suppress(EncoderError):  # one that cannot be read is an export of ours all the same
-        graphs = set(OnnxManifest.read(manifest).files.values())
-    return {manifest.name, Path(TOKENIZER_FILE).name, *graphs}
-
-
-def _replace_own(built: Path, onnx: Path) -> None:
-    """Put an export in the place of an earlier one; files of others stay.
-
-    The manifest goes first and comes last: whenever this stops, it names no graph that it does not belong to.
-    """
-    onnx.mkdir(exist_ok=True)
-    own = _own_files(onnx)
-    manifest = Path(MANIFEST_FILE).name
-    (onnx / manifest).unlink(missing_ok=True)
-    for file in own:
-        (onnx / file).unlink(missing_ok=True)
-    for path in sorted(built.iterdir(), key=lambda path: path.name == manifest):
-        path.replace(onnx / path.name)
-    fsync_folder(onnx)
-
-
-@contextlib.contextmanager
-def _work_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside ``target``, locked while in use; remove those of processes that were killed."""
-    import fcntl
-
-    prefix = f".{target.name}.building-"
-    for leftover in target.parent.glob(f"{glob.escape(prefix)}*"):
-        with contextlib.suppress(OSError), _opened(leftover) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            shutil.rmtree(leftover, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
-        with _opened(work) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _write_onnx(
@@ -283,6 +218,7 @@ def _write_onnx(
     *,
     quantize: str | None,
     compact: bool,
+    scales_from: Sequence[Sequence[int]],
     name: str | None,
 ) -> ExportReport:
     identity = encoder.identity if name is None else replace(encoder.identity, name=name)
@@ -320,8 +256,8 @@ def _write_onnx(
         if compact:
             store_rows(float_graph, folder)
         graph = graphs / GRAPH_FILES[quantize]
-        if is_plain_modernbert(encoder.model, dim=identity.dim, pooling=identity.pooling):
-            fix_scales(float_graph, graph, activation_ranges(float_graph, _token_ids(encoder, compared)))
+        if scales_from:
+            fix_scales(float_graph, graph, activation_reach(float_graph, scales_from))
         else:
             quantize_graph(float_graph, graph)
         weights = detach_weights(float_graph, graph, folder) if compact else {}
@@ -346,16 +282,29 @@ def _both_sides(encoder: Encoder, texts: Sequence[str]) -> tuple[NDArray[np.floa
     return encoder.encode_document(texts), encoder.encode_query(texts)
 
 
-def _token_ids(encoder: SentenceTransformersEncoder, texts: Sequence[str]) -> list[list[int]]:
-    """Return the texts' tokens with each of the model's prompts, and those of one text of them all."""
-    prompts = {encoder.identity.prompts.get(side, "") for side in ("query", "document")}
-    together = " ".join(texts)
+def _scales_from(encoder: SentenceTransformersEncoder, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of half of the texts where scales can be taken from them, else nothing."""
+    identity = encoder.identity
+    if len(texts) < MIN_SCALE_TEXTS or not is_plain_modernbert(
+        encoder.model, dim=identity.dim, pooling=identity.pooling
+    ):
+        return []
+    prompts = sorted({identity.prompts.get(side, "") for side in ("query", "document")})
     rows = encoder.model.tokenizer(
-        [prompt + text for prompt in sorted(prompts) for text in (*texts, together)],
+        [prompt + text for prompt in prompts for text in (*PROBE_TEXTS, *texts[::2])],
         truncation=True,
-        max_length=encoder.identity.max_tokens,
+        max_length=identity.max_tokens,
     )
     return [list(row) for row in rows["input_ids"]]
+
+
+def _even_out(encoder: SentenceTransformersEncoder, rows: Sequence[Sequence[int]], work: Path) -> None:
+    from cmbert_retrieval.encoders.equalizing import even_out
+
+    graph = work / "uneven.onnx"
+    write_graph(encoder.model, graph, dim=encoder.identity.dim, pooling=encoder.identity.pooling)
+    even_out(encoder.model, activation_reach(graph, rows).values())
+    graph.unlink()
 
 
 def _save_tokenizer(ran: Tokenizer, path: Path) -> None:

@@ -2,16 +2,18 @@
 
 A dynamic scale is that of a whole batch: in a batch, a text's vector would depend on the others. A fixed one
 is taken from texts that are run once, before; whatever lies beyond it is cut off. Behind norms, as in
-ModernBERT, activations reach about as far in every text.
+ModernBERT, activations reach about as far in every text; channels do not, see ``equalizing``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.compact import quantize_matrix
 from cmbert_retrieval.errors import EncoderError
@@ -23,19 +25,40 @@ _CONTRIB = "com.microsoft"
 _TOP = 255
 
 
-def activation_ranges(graph: Path, texts: Iterable[Sequence[int]]) -> dict[str, tuple[float, float]]:
-    """Return how far the activations reach that are multiplied by weights: name -> lowest, highest, with 0.
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far an activation that is multiplied by weights reaches in some texts, channel by channel.
+
+    Attributes:
+        low: the lowest value of each channel, at most 0.
+        high: the highest, at least 0.
+        weights: names of what it is multiplied by.
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    weights: tuple[str, ...]
+
+
+def activation_reach(graph: Path, texts: Iterable[Sequence[int]]) -> dict[str, Reach]:
+    """Return how far the activations reach that are multiplied by weights, by their names.
 
     Args:
         graph: in float32, ``input_ids`` in.
         texts: the token ids of each.
+
+    Raises:
+        EncoderError: an activation is not finite.
     """
     import onnx
     import onnxruntime
 
     model = onnx.load(str(graph))
-    names = list(dict.fromkeys(node.input[0] for node in _products(model.graph)))
-    for name in names:
+    sizes = {part.name: part.dims[0] for part in model.graph.initializer if part.dims}
+    users: dict[str, list[str]] = {}
+    for node in _products(model.graph):
+        users.setdefault(node.input[0], []).append(node.input[1])
+    for name in users:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -43,16 +66,21 @@ def activation_ranges(graph: Path, texts: Iterable[Sequence[int]]) -> dict[str, 
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    ranges = dict.fromkeys(names, (0.0, 0.0))
+    lows, highs = (
+        {name: np.zeros(sizes[matrices[0]], np.float32) for name, matrices in users.items()} for _ in "lh"
+    )
     for ids in texts:
-        found = session.run(names, {"input_ids": np.array([ids], np.int64)})
-        for name, values in zip(names, found, strict=True):
-            low, high = ranges[name]
-            ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
-    return ranges
+        for name, values in zip(
+            users, session.run(list(users), {"input_ids": np.array([ids], np.int64)}), strict=True
+        ):
+            if not np.isfinite(values).all():
+                raise EncoderError(f"the activations {name} are not finite; check the model's weights")
+            np.minimum(lows[name], values.min(axis=(0, 1)), out=lows[name])
+            np.maximum(highs[name], values.max(axis=(0, 1)), out=highs[name])
+    return {name: Reach(lows[name], highs[name], tuple(matrices)) for name, matrices in users.items()}
 
 
-def fix_scales(source: Path, target: Path, ranges: Mapping[str, tuple[float, float]]) -> None:
+def fix_scales(source: Path, target: Path, reach: Mapping[str, Reach]) -> None:
     """Write a float graph with its products in 8 bits, for any number of texts of equal length.
 
     Weights have 7 of 8 bits and a scale an output, as ``quantize_matrix`` makes them.
@@ -60,10 +88,7 @@ def fix_scales(source: Path, target: Path, ranges: Mapping[str, tuple[float, flo
     Args:
         source: the float graph.
         target: the file to write.
-        ranges: of ``activation_ranges``.
-
-    Raises:
-        EncoderError: an activation is not finite.
+        reach: of its activations.
     """
     import onnx
     from onnx.numpy_helper import from_array, to_array
@@ -82,7 +107,7 @@ def fix_scales(source: Path, target: Path, ranges: Mapping[str, tuple[float, flo
         scale, zero, steps = f"{side}_scale", f"{side}_zero_point", f"{side}_quantized"
         if side not in rounded:
             rounded.add(side)
-            step, offset = _steps(side, *ranges[side])
+            step, offset = _steps(reach[side])
             graph.initializer.extend([from_array(step, scale), from_array(offset, zero)])
             nodes.append(
                 onnx.helper.make_node("QuantizeLinear", [side, scale, zero], [steps], f"{side}_rounded")
@@ -110,10 +135,8 @@ def _products(graph: GraphProto) -> list[NodeProto]:
     return [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
 
 
-def _steps(name: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+def _steps(reach: Reach) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return the size of a step and the step that 0 is, as arrays without dimensions."""
-    width = high - low
-    if not np.isfinite(width):
-        raise EncoderError(f"the activations {name} are not finite; check the model's weights")
-    step = np.float32(width / _TOP) or np.float32(1.0)
+    low = float(reach.low.min())
+    step = np.float32((float(reach.high.max()) - low) / _TOP) or np.float32(1.0)
     return np.array(step, np.float32), np.array(np.clip(np.rint(-low / step), 0, _TOP), np.uint8)

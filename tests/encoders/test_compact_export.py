@@ -23,6 +23,7 @@ pytest.importorskip("torch", reason="the extra 'train' is not installed")
 pytestmark = pytest.mark.slow
 
 TEXTS = ["", "fever", "kidney disease after surgery", "The patient was treated for a heart attack. " * 30]
+VARIED = [*TEXTS, *(f"{days} days of fever, then a cough" + " and pain" * (days % 9) for days in range(100))]
 SAFETENSORS = "model.safetensors"
 
 
@@ -31,11 +32,11 @@ def compact(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -
     from cmbert_retrieval.encoders.export import export_encoder
 
     out = tmp_path_factory.mktemp("compact") / "out"
-    report = export_encoder(tiny_encoder_path, out, compact=True, texts=TEXTS)
+    report = export_encoder(tiny_encoder_path, out, compact=True, texts=VARIED)
     assert (report.dtype, report.weights_bytes) == ("int8", (out / SAFETENSORS).stat().st_size)
     assert report.graph_bytes < 30_000
     assert report.float_distance < 1e-5
-    assert 0.98 < report.agreement.min_cosine < 0.99999
+    assert 0.99 < report.agreement.min_cosine < 0.999999
     return out
 
 
@@ -44,7 +45,7 @@ def quantized(compact: Path) -> Path:
     """The usual int8 export of the same weights."""
     from cmbert_retrieval.encoders.export import export_encoder
 
-    export_encoder(compact, compact.parent / "quantized")
+    export_encoder(compact, compact.parent / "quantized", texts=VARIED)
     return compact.parent / "quantized"
 
 
@@ -142,7 +143,7 @@ def test_it_is_run_by_the_same_operators_as_the_usual_int8_export(
 def test_exporting_it_again_gives_the_same_weights_and_vectors(tmp_path: Path, compact: Path) -> None:
     from cmbert_retrieval.encoders.export import export_encoder
 
-    report = export_encoder(compact, tmp_path / "again", compact=True, texts=TEXTS)
+    report = export_encoder(compact, tmp_path / "again", compact=True, texts=VARIED)
     assert report.identity == load_encoder(compact).identity
     names = [path.relative_to(compact) for path in sorted(compact.rglob("*")) if path.is_file()]
     assert names == [

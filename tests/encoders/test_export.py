@@ -95,6 +95,22 @@ def test_an_int8_export_is_smaller_and_opens_by_itself_as_the_same_weights(
     ]
 
 
+def test_with_texts_enough_a_modernbert_gets_fixed_scales_and_takes_several_texts(
+    tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    from cmbert_retrieval.encoders.export import MIN_SCALE_TEXTS, export_encoder
+    from cmbert_retrieval.encoders.onnx import open_session, takes_several
+
+    texts = [f"{days} days of fever" + " and pain" * (days % 9) for days in range(MIN_SCALE_TEXTS)]
+    for name, given in (("few", texts[1:]), ("enough", texts)):
+        report = export_encoder(tiny_encoder_path, tmp_path / name, texts=given)
+        assert report.agreement.min_cosine > 0.99
+        session = open_session(tmp_path / name / "onnx" / "model_int8.onnx", {})
+        assert takes_several(session) == (name == "enough")
+        weights = (path / "model.safetensors" for path in (tiny_encoder_path, tmp_path / name))
+        assert len({path.read_bytes() for path in weights}) == 1  # only the graph has other weights
+
+
 def test_an_export_into_the_folder_itself_replaces_the_earlier_one(
     tmp_path: Path, tiny_encoder_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cmbert_retrieval.encoders.fixed_scales import Reach
 from cmbert_retrieval.errors import EncoderError
 
 onnx = pytest.importorskip("onnx", reason="the extra 'train' is not installed")
@@ -37,6 +38,10 @@ def write(path: Path, table: NDArray[np.float32] = TABLE) -> Path:
     return path
 
 
+def reach(low: float, high: float) -> Reach:
+    return Reach(np.array([low, 0, 0], np.float32), np.array([0, high, 0], np.float32), ("weights",))
+
+
 def run(graph: Path, rows: list[list[int]]) -> NDArray[np.float32]:
     from cmbert_retrieval.encoders.onnx import open_session
 
@@ -44,20 +49,30 @@ def run(graph: Path, rows: list[list[int]]) -> NDArray[np.float32]:
     return np.asarray(found, np.float32)
 
 
-def test_ranges_reach_from_the_lowest_to_the_highest_activation_of_all_texts(tmp_path: Path) -> None:
-    from cmbert_retrieval.encoders.fixed_scales import activation_ranges
+@pytest.mark.parametrize(
+    "texts, low, high",
+    [
+        ([[0, 1], [1]], [0, -0.25, 0], [1, 0, 0.5]),
+        ([[1], [2, 0]], [-1, -0.25, 0], [1, 2, 3]),
+        ([[3]], [0, 0, 0], [9, 9, 9]),  # 0 is always within, or it had no step
+        ([], [0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_a_channel_reaches_from_its_lowest_to_its_highest_value_in_all_texts(
+    tmp_path: Path, texts: list[list[int]], low: list[float], high: list[float]
+) -> None:
+    from cmbert_retrieval.encoders.fixed_scales import activation_reach
 
-    graph = write(tmp_path / "float.onnx")
-    assert activation_ranges(graph, [[0, 1], [1]]) == {"looked_up": (-0.25, 1.0)}
-    assert activation_ranges(graph, [[1], [2, 0]]) == {"looked_up": (-1.0, 3.0)}
-    assert activation_ranges(graph, [[3]]) == {"looked_up": (0.0, 9.0)}  # 0 is in it, or it had no step
-    assert activation_ranges(graph, []) == {"looked_up": (0.0, 0.0)}
+    found = activation_reach(write(tmp_path / "float.onnx"), texts)
+    assert list(found) == ["looked_up"]
+    reach = found["looked_up"]
+    assert (reach.low.tolist(), reach.high.tolist(), reach.weights) == (low, high, ("weights",))
 
 
 def test_products_are_those_of_activations_in_256_steps_cut_at_the_range(tmp_path: Path) -> None:
     from cmbert_retrieval.encoders.fixed_scales import fix_scales
 
-    fix_scales(write(tmp_path / "float.onnx"), tmp_path / "int8.onnx", {"looked_up": (-1.0, 3.0)})
+    fix_scales(write(tmp_path / "float.onnx"), tmp_path / "int8.onnx", {"looked_up": reach(-1.0, 3.0)})
     step = 4.0 / 255
     rows = [[1, 2], [3, 3], [0, 0]]
     found = run(tmp_path / "int8.onnx", rows)
@@ -71,7 +86,7 @@ def test_a_text_has_the_same_bytes_alone_and_in_a_batch(tmp_path: Path) -> None:
     from cmbert_retrieval.encoders.fixed_scales import fix_scales
     from cmbert_retrieval.encoders.onnx import open_session, takes_several
 
-    fix_scales(write(tmp_path / "float.onnx"), tmp_path / "int8.onnx", {"looked_up": (-1.0, 3.0)})
+    fix_scales(write(tmp_path / "float.onnx"), tmp_path / "int8.onnx", {"looked_up": reach(-1.0, 3.0)})
     together = run(tmp_path / "int8.onnx", [[1, 2], [3, 0]])
     assert together[0].tobytes() == run(tmp_path / "int8.onnx", [[1, 2]])[0].tobytes()
     assert takes_several(open_session(tmp_path / "int8.onnx", {}))
@@ -79,9 +94,15 @@ def test_a_text_has_the_same_bytes_alone_and_in_a_batch(tmp_path: Path) -> None:
 
 
 def test_activations_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
-    from cmbert_retrieval.encoders.fixed_scales import activation_ranges, fix_scales
+    from cmbert_retrieval.encoders.fixed_scales import activation_reach
 
     graph = write(tmp_path / "float.onnx", np.full((4, 3), np.inf, np.float32))
     with pytest.raises(EncoderError, match="the activations looked_up are not finite"):
-        fix_scales(graph, tmp_path / "int8.onnx", activation_ranges(graph, [[1]]))
-    assert not (tmp_path / "int8.onnx").exists()
+        activation_reach(graph, [[1]])
+
+
+def test_what_never_differs_from_0_has_a_step_all_the_same(tmp_path: Path) -> None:
+    from cmbert_retrieval.encoders.fixed_scales import fix_scales
+
+    fix_scales(write(tmp_path / "float.onnx"), tmp_path / "int8.onnx", {"looked_up": reach(0.0, 0.0)})
+    assert np.isfinite(run(tmp_path / "int8.onnx", [[0, 1]])).all()
