@@ -39,6 +39,7 @@ from cmbert_retrieval.finetuning.report import (
 )
 from cmbert_retrieval.finetuning.sources import FinetuningSource
 from cmbert_retrieval.finetuning.tables import PAIR_COLUMNS, TEXT_COLUMNS, TableWriter, read_rows
+from cmbert_retrieval.finetuning.telegrams import telegram
 from cmbert_retrieval.pretraining.cleaning import clean_text
 from cmbert_retrieval.pretraining.code_sentences import tree_of
 from cmbert_retrieval.pretraining.sources import excluded_names, folded_name
@@ -53,6 +54,8 @@ FORMAT = 1
 _CITED = "cited.sqlite"
 _PARTS = (TRAIN, HELD_OUT, TEXTS, VECTORS, NEGATIVES, _CITED, REPORT_JSON, REPORT_MARKDOWN)
 _FEWEST_CHARACTERS = 3
+_TELEGRAM_CHARACTERS = 60
+"""Shorter texts, as names are, have hardly a function word."""
 _PACKAGES = ("pyarrow", "datasets", "accelerate", "sentence_transformers", "torch")
 
 Notify = Callable[[str, int], None]
@@ -291,12 +294,22 @@ class _Making:
             self._dropped[reason] += 1
         return made
 
-    def _tell(self, text: str, texts: TableWriter) -> bool:
+    def _tell(self, text: str, texts: TableWriter) -> int:
+        """Write a text that the teacher is asked about; return how many came of it."""
         made, reason = self._sieve.text(text)
         self._report.texts_overlap += reason == "overlap"
-        if made is not None:
-            texts.add({"text": made})
-        return made is not None
+        if made is None:
+            return 0
+        texts.add({"text": made})
+        short, _ = self._sieve.text(telegram(made)) if self._is_telegram(made) else (None, "")
+        if short is None:
+            return 1
+        texts.add({"text": short})
+        return 2
+
+    def _is_telegram(self, text: str) -> bool:
+        share = self._data.telegrams
+        return len(text) >= _TELEGRAM_CHARACTERS and int.from_bytes(_digest(text)[:4], "big") < share * 2**32
 
     def _groups(self) -> Iterator[tuple[list[Pair], list[str], str, bool]]:
         """Yield pairs and further texts of a document, its licence, and whether they are held out."""

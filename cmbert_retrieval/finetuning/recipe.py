@@ -87,6 +87,10 @@ class PairDataRecipe(Section):
     text_characters: int = Field(default=2_000, ge=50)
     """A text is cut there, at a sentence; the model's own limit is ``model.max_tokens``."""
 
+    telegrams: float = Field(default=0.0, ge=0, le=1)
+    """Share of the longer texts, by a hash of them, that the teacher is also asked about without function
+    words, punctuation and capitals: as keywords and hasty notes are."""
+
     held_out: float = Field(default=0.005, ge=0, lt=0.5)
     """Share of every source's documents, by a hash of their ids, whose pairs are kept for measuring."""
 

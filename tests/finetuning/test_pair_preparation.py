@@ -75,6 +75,22 @@ def test_pairs_and_texts_are_written_and_counted(tmp_path: Path) -> None:
     assert "| articles | 30 | 30 |" in (tmp_path / "out/report.md").read_text()
 
 
+def test_a_share_of_the_longer_texts_comes_as_telegrams_too(tmp_path: Path) -> None:
+    source = {**articles(tmp_path, count=200), "texts": True}
+    found: dict[float, set[str]] = {}
+    for share in (0.0, 0.25, 1.0):
+        out = tmp_path / str(share)
+        report = prepare(recipe({"articles": source}, telegrams=share), out)
+        texts = [row["text"] for row in rows(out, "articles", "texts")]
+        assert len(set(texts)) == len(texts) == report.sources[0].texts
+        found[share] = set(texts)
+    assert found[0.0] < found[0.25] < found[1.0]
+    assert "paragraph 7 says subject found people" in found[1.0]
+    assert "title number 7 articles" not in found[1.0]  # too short to have lost much
+    quarter, whole = (len(found[share] - found[0.0]) for share in (0.25, 1.0))
+    assert 200 <= whole <= 600 and 0.15 < quarter / whole < 0.4
+
+
 def test_codes_of_held_out_categories_and_excluded_names_give_nothing(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text(f"gnome's complaint {FREE[0].lower()}\n")
