@@ -3,11 +3,11 @@
     python pretraining/mini_data.py --data ../shared/data --out runs/mini/sources
 
 Only what a model that is handed on may be trained on is taken: articles under CC BY or CC0, answers, cases
-and visits under CC BY 4.0, abstracts under MIT, and the names of free code systems and ontologies. Of
-visits, dialogues and questions the published training parts are taken alone; what the frozen splits hold out,
-``cmbert pretrain prepare`` leaves out. Written beside the sources are the ids of articles that test and
-validation questions were asked about (``exclude_ids``), and the names that code look-ups ask for
-(``exclude_names``).
+and visits under CC BY 4.0, abstracts under MIT or CC BY 4.0 or in the public domain, and the names of free
+code systems and ontologies. Of visits, dialogues, questions, annotated abstracts and look-ups the training
+parts are taken alone; what the frozen splits hold out, ``cmbert pretrain prepare`` leaves out. Written beside
+the sources are the ids of articles that test and validation questions were asked about (``exclude_ids``), and
+the names that code look-ups ask for (``exclude_names``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import csv
 import gzip
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.corpora.jsonl import read_objects
 from cmbert_retrieval.corpora.licenses import normalize_license
+from cmbert_retrieval.evaluation.datasets import named_set
 from cmbert_retrieval.pretraining.frozen import held_out_names
 from cmbert_retrieval.storage import atomic_file
 
@@ -108,6 +110,44 @@ def abstracts(data: Path) -> Iterator[Row]:
             }
 
 
+def annotated(data: Path) -> Iterator[Row]:
+    """Yield the abstracts in which diseases and chemicals are marked, without the marks."""
+    for path in (
+        "bc5cdr_linked/CDR_TrainingSet.PubTator.txt.gz",
+        "ncbi_disease_linked/NCBItrainset_corpus.txt.gz",
+    ):
+        parts: dict[str, dict[str, str]] = {}
+        with gzip.open(data / path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                if match := _PUBTATOR.match(line):
+                    parts.setdefault(match[1], {})[match[2]] = match[3]
+        for id_, part in parts.items():
+            yield {"_id": id_, "title": part.get("t", ""), "text": part.get("a", "")}
+
+
+_PUBTATOR = re.compile(r"(\d+)\|([ta])\|(.*)")
+
+
+def chemistry(data: Path) -> Iterator[Row]:
+    """Yield abstracts in which reactions of chemicals are marked, without the marks."""
+    for row in rows(data / "chr_abstracts/chr_dev.jsonl.gz"):
+        yield {name: row[name] for name in ("_id", "title", "text")}
+
+
+def looked_up(*names: str) -> Callable[[Path], Iterator[Row]]:
+    """Return what yields pairs of the training parts of look-ups: what is asked, and a code's title."""
+
+    def pairs(data: Path) -> Iterator[Row]:
+        for name in names:
+            one = named_set(name, data, split="train")
+            titles = {document.id: document.title for document in one.corpus}
+            for id_, grades in one.qrels.items():
+                for code in grades:
+                    yield {"anchor": one.queries[id_], "positive": titles[code], "document": code}
+
+    return pairs
+
+
 def cases(data: Path) -> Iterator[Row]:
     """Yield clinical cases, translated from Spanish by a machine; ``split`` is the published one."""
     for row in rows(data / "codiesp/codiesp.jsonl.gz"):
@@ -186,6 +226,8 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "preprints": preprints,
     "answers": answers,
     "abstracts": abstracts,
+    "annotated": annotated,
+    "chemistry": chemistry,
     "cases": cases,
     "visits": visits,
     "mesh": mesh,
@@ -193,6 +235,8 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "doid": ontology("ontology_doid/doid.jsonl.gz", "doid"),
     "icd10pcs": procedures,
     "hcpcs": supplies,
+    "synonyms": looked_up("icd10cm-synonyms"),
+    "lookups": looked_up("icd9cm-titles", "icd10cm-external-cause", "icd10cm-neoplasm", "hcpcs-short"),
 }
 
 
