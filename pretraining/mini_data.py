@@ -135,12 +135,12 @@ def chemistry(data: Path) -> Iterator[Row]:
 
 
 def looked_up(*names: str) -> Callable[[Path], Iterator[Row]]:
-    """Return what yields pairs of the training parts of look-ups: what is asked, and a code's title."""
+    """Return what yields pairs of the training parts of look-ups: what is asked, and what a code says."""
 
     def pairs(data: Path) -> Iterator[Row]:
         for name in names:
             one = named_set(name, data, split="train")
-            titles = {document.id: document.title for document in one.corpus}
+            titles = {document.id: document.title or document.text for document in one.corpus}
             for id_, grades in one.qrels.items():
                 for code in grades:
                     yield {"anchor": one.queries[id_], "positive": titles[code], "document": code}
