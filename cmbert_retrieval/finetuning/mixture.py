@@ -257,7 +257,7 @@ def _text_batches(
     recipe: FinetuneRecipe, stage: StageRecipe, number: int, parts: Mapping[int, TextRows]
 ) -> list[list[Key]]:
     rows = []
-    for source, share in _shares(recipe, parts, stage.texts, TEXTS_NAME).items():
+    for source, share in _shares(recipe, parts, stage.texts, TEXTS_NAME, {}).items():
         random = np.random.default_rng((recipe.seed, number, 0, source))
         rows += [Key(TEXTS_NAME, source, row) for row in repeated(len(parts[source]), share, random)]
     order = np.random.default_rng((recipe.seed, number, 0)).permutation(len(rows)).tolist()
@@ -277,7 +277,7 @@ def _pair_batches(
 
     batches: list[list[Key]] = []
     left: list[Key] = []
-    for source, share in _shares(recipe, parts, stage.pairs, PAIRS_NAME).items():
+    for source, share in _shares(recipe, parts, stage.pairs, PAIRS_NAME, stage.pair_weights).items():
         random = np.random.default_rng((recipe.seed, number, 1, source))
         rows = [Key(PAIRS_NAME, source, row) for row in repeated(len(parts[source]), share, random)]
         made, rest = distinct_batches(rows, stage.pair_batch, keys)
@@ -297,11 +297,15 @@ def _pair_batches(
 
 
 def _shares(
-    recipe: FinetuneRecipe, parts: Mapping[int, PairRows | TextRows], count: int, kind: str
+    recipe: FinetuneRecipe,
+    parts: Mapping[int, PairRows | TextRows],
+    count: int,
+    kind: str,
+    own: Mapping[str, float],
 ) -> dict[int, int]:
-    """Return how many of ``count`` rows each source gives: by its size and its weight."""
-    recipes = list(recipe.data.sources.values())
-    weights = np.array([recipes[source].weight * len(part) for source, part in parts.items()])
+    """Return how many of ``count`` rows each source gives: by its size and its weight; ``own`` come first."""
+    given = [own.get(name, source.weight) for name, source in recipe.data.sources.items()]
+    weights = np.array([given[source] * len(part) for source, part in parts.items()])
     if not weights.sum():
         raise ConfigError(f"there are no {kind} prepared; see the report of the data")
     wanted = count * weights / weights.sum()

@@ -167,6 +167,9 @@ class StageRecipe(Section):
     pairs: int = Field(default=0, ge=0)
     """Pairs that are seen."""
 
+    pair_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Source -> how often its pairs come in this stage, beside their number. Not named: ``weight`` of it."""
+
     learning_rate: float = Field(default=1e-3, gt=0)
     """The highest."""
 
@@ -291,6 +294,10 @@ class FinetuneRecipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> FinetuneRecipe:
+        for stage in self.stages:
+            for name in stage.pair_weights:
+                if name not in self.data.sources:
+                    raise ValueError(f"a stage has pair_weights of '{name}', and no source is called so")
         if self.teacher is None:
             if any(stage.texts for stage in self.stages):
                 raise ValueError("a stage learns from a teacher's texts, but there is no 'teacher'")
