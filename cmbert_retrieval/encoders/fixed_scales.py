@@ -7,6 +7,7 @@ ModernBERT, activations reach about as far in every text; channels do not, see `
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.compact import quantize_matrix
+from cmbert_retrieval.encoders.onnx import open_session
 from cmbert_retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -51,7 +53,6 @@ def activation_reach(graph: Path, texts: Iterable[Sequence[int]]) -> dict[str, R
         EncoderError: an activation is not finite.
     """
     import onnx
-    import onnxruntime
 
     model = onnx.load(str(graph))
     sizes = {part.name: part.dims[0] for part in model.graph.initializer if part.dims}
@@ -60,19 +61,15 @@ def activation_reach(graph: Path, texts: Iterable[Sequence[int]]) -> dict[str, R
         users.setdefault(node.input[0], []).append(node.input[1])
     for name in users:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    lows, highs = (
-        {name: np.zeros(sizes[matrices[0]], np.float32) for name, matrices in users.items()} for _ in "lh"
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told.onnx"
+        onnx.save(model, str(told))
+        session = open_session(told, {})
+    lows = {name: np.zeros(sizes[matrices[0]], np.float32) for name, matrices in users.items()}
+    highs = {name: low.copy() for name, low in lows.items()}
     for ids in texts:
-        for name, values in zip(
-            users, session.run(list(users), {"input_ids": np.array([ids], np.int64)}), strict=True
-        ):
+        found = session.run(list(users), {"input_ids": np.array([ids], np.int64)})
+        for name, values in zip(users, found, strict=True):
             if not np.isfinite(values).all():
                 raise EncoderError(f"the activations {name} are not finite; check the model's weights")
             np.minimum(lows[name], values.min(axis=(0, 1)), out=lows[name])
