@@ -57,7 +57,7 @@ def passages(data: Path, encoder: Encoder, count: int) -> list[str]:
     return made
 
 
-def times_as_fast(encoders: Sequence[Encoder], texts: list[str]) -> list[float]:
+def texts_a_second(encoders: Sequence[Encoder], texts: list[str]) -> list[float]:
     """Return texts a second of each, the median of some rounds in turns."""
     taken: list[list[float]] = [[] for _ in encoders]
     for _ in range(ROUNDS):
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the prepared pairs that they learnt from")
     parser.add_argument("--out", type=Path, required=True, help="folder for shapes.csv and shapes.png")
     arguments = parser.parse_args()
-    minilm = load_encoder("minilm", threads=1, max_tokens=TOKENS)
+    minilm = load_encoder("default", threads=1, max_tokens=TOKENS)
     texts = {"short": titles(512), "long": passages(arguments.data, minilm, 24)}
     rows: list[dict[str, Any]] = []
     for run in arguments.runs:
@@ -113,10 +113,10 @@ def main() -> None:
             sys.exit(f"{run}: no finished run that was measured on {', '.join(SCORES)}")
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "model"
-            export_encoder(models[-1], out, compact=True)
+            export_encoder(models[-1], out, compact=True, texts=[*texts["short"], *texts["long"]])
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
             encoder = load_encoder(out, threads=1, max_tokens=TOKENS)
-            speeds = {name: times_as_fast([encoder, minilm], some) for name, some in texts.items()}
+            speeds = {name: texts_a_second([encoder, minilm], some) for name, some in texts.items()}
         row: dict[str, Any] = {"model": described(run)["model"], "MB": round(size, 1)}
         row |= {name: round(own / other, 2) for name, (own, other) in speeds.items()}
         row |= {name: round(float(scores[name]), 4) for name in SCORES}

@@ -96,7 +96,7 @@ def graph_weights(file: Path, wanted: Mapping[str, GraphWeight]) -> dict[str, ND
             f"{file}: absent, and the graph in onnx/ has its weights there; fetch or export the model again"
         )
     tensors = read_header(file)
-    quantized: dict[tuple[str, tuple[int, int] | None], dict[str, NDArray[Any]]] = {}
+    quantized: dict[str, dict[str, NDArray[Any]]] = {}
     made: dict[str, NDArray[Any]] = {}
     for name, weight in wanted.items():
         tensor = tensors.get(weight.tensor)
@@ -108,12 +108,12 @@ def graph_weights(file: Path, wanted: Mapping[str, GraphWeight]) -> dict[str, ND
         if weight.form in ("rows", "float32"):
             made[name] = _finite(tensor.read(), tensor)
             continue
-        key = (weight.tensor, weight.rows)
-        if key not in quantized:
-            values = _finite(tensor.read(), tensor)
-            parts = quantize_matrix(values if weight.rows is None else values[slice(*weight.rows)])
-            quantized[key] = dict(zip(("int8", "scale", "zero_point"), parts, strict=True))
-        made[name] = quantized[key][weight.form]
+        if weight.tensor not in quantized:
+            parts = quantize_matrix(_finite(tensor.read(), tensor))
+            quantized[weight.tensor] = dict(zip(("int8", "scale", "zero_point"), parts, strict=True))
+        whole = quantized[weight.tensor][weight.form]  # its rows are the last axis of each form
+        part = whole if weight.rows is None else whole[..., slice(*weight.rows)]
+        made[name] = np.ascontiguousarray(part)
     return made
 
 

@@ -201,24 +201,19 @@ def _origins(graph: ModelProto, file: Path) -> dict[str, GraphWeight]:
                 continue
             if name not in origins and np.array_equal(array, stored):
                 origins[name] = GraphWeight(tensor, "rows" if array.dtype == np.int8 else "float32")
-            if f"{name}_quantized" in origins:
-                continue
-            for rows in _parts(array, stored):
-                origins[f"{name}_quantized"] = GraphWeight(tensor, "int8", rows)
-                origins[f"{name}_scale"] = GraphWeight(tensor, "scale", rows)
-                origins[f"{name}_zero_point"] = GraphWeight(tensor, "zero_point", rows)
+            rows = None if f"{name}_quantized" in origins else _rows_of(array, stored)
+            if rows is not None:
+                part = None if rows == (0, len(stored)) else rows
+                origins[f"{name}_quantized"] = GraphWeight(tensor, "int8", part)
+                origins[f"{name}_scale"] = GraphWeight(tensor, "scale", part)
+                origins[f"{name}_zero_point"] = GraphWeight(tensor, "zero_point", part)
     return origins
 
 
-def _parts(matrix: NDArray[Any], stored: NDArray[Any]) -> list[tuple[int, int] | None]:
+def _rows_of(matrix: NDArray[Any], stored: NDArray[Any]) -> tuple[int, int] | None:
     """Return which rows of ``stored`` are the matrix, transposed: of its parts of that height, the first."""
     if matrix.ndim != 2 or stored.ndim != 2 or matrix.shape[0] != stored.shape[1]:
-        return []
+        return None
     height = matrix.shape[1]
-    if height == len(stored):
-        return [None] if np.array_equal(matrix, stored.T) else []
-    starts = range(0, len(stored) - height + 1, height)
-    for start in starts:
-        if np.array_equal(matrix, stored[start : start + height].T):
-            return [(start, start + height)]
-    return []
+    parts = ((start, start + height) for start in range(0, len(stored) - height + 1, height))
+    return next((rows for rows in parts if np.array_equal(matrix, stored[slice(*rows)].T)), None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.fixed_scales import Reach
 
@@ -69,7 +70,7 @@ def _made_by(weights: dict[str, torch.nn.Parameter], layer: str, product: str) -
     return weights[f"layers.{layer}.mlp.Wi.weight"].chunk(2)[1]  # the gate, in which the product is linear
 
 
-def _factors(reach: Reach, largest: np.ndarray) -> torch.Tensor:
+def _factors(reach: Reach, largest: NDArray[np.float32]) -> torch.Tensor:
     """Return what each channel is divided by: powers of two, by which no weight is rounded."""
     far = np.maximum(np.maximum(-reach.low, reach.high), _SMALLEST)
     powers = _SHARE * np.log2(far) - (1 - _SHARE) * np.log2(np.maximum(largest, _SMALLEST))

@@ -279,7 +279,9 @@ def _write_onnx(
 
 def _both_sides(encoder: Encoder, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the texts' vectors as documents and as queries, which the model may put other prompts before."""
-    return encoder.encode_document(texts), encoder.encode_query(texts)
+    documents, prompts = encoder.encode_document(texts), encoder.identity.prompts
+    alike = prompts.get("query", "") == prompts.get("document", "")
+    return documents, documents if alike else encoder.encode_query(texts)
 
 
 def _scales_from(encoder: SentenceTransformersEncoder, texts: Sequence[str]) -> list[list[int]]:

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.compact import quantize_matrix
+from cmbert_retrieval.encoders.modernbert_graph import CONTRIB
 from cmbert_retrieval.encoders.onnx import open_session
 from cmbert_retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-_CONTRIB = "com.microsoft"
 _TOP = 255
 
 
@@ -116,9 +116,7 @@ def fix_scales(source: Path, target: Path, reach: Mapping[str, Reach]) -> None:
         )
         inputs = [steps, f"{matrix}_quantized", scale, f"{matrix}_scale", zero]
         nodes.append(
-            onnx.helper.make_node(
-                "MatMulIntegerToFloat", inputs, [node.output[0]], node.name, domain=_CONTRIB
-            )
+            onnx.helper.make_node("MatMulIntegerToFloat", inputs, [node.output[0]], node.name, domain=CONTRIB)
         )
     del graph.node[:]
     graph.node.extend(nodes)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from sentence_transformers import SentenceTransformer
 
-_CONTRIB = "com.microsoft"
+CONTRIB = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
+
 _MASKED = -1e9
 
 
@@ -77,7 +79,7 @@ def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) ->
         for kind, parameters in config.rope_parameters.items()
     }
     tables = {pair: builder.turns(places, *pair) for pair in dict.fromkeys(turned.values())}
-    per_head = {"domain": _CONTRIB, "num_heads": heads}
+    per_head = {"domain": CONTRIB, "num_heads": heads}
     first = builder.constant(np.zeros(1, np.int64))
     normed = hidden
     for number, kind in enumerate(config.layer_types):
@@ -111,7 +113,7 @@ def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) ->
         [onnx.helper.make_tensor_value_info("embeddings", onnx.TensorProto.FLOAT, [1, width])],
         builder.initializers,
     )
-    domains = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(_CONTRIB, 1)]
+    domains = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(CONTRIB, 1)]
     made: ModelProto = onnx.helper.make_model(graph, opset_imports=domains, ir_version=10)
     return made
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, named_set
 from cmbert_retrieval.finetuning.recipe import OverlapRecipe
-from cmbert_retrieval.finetuning.telegrams import FUNCTION_WORDS
-from cmbert_retrieval.pretraining.words import lower_words, word_hashes
+from cmbert_retrieval.finetuning.telegrams import telling_words
+from cmbert_retrieval.pretraining.words import word_hashes
 
 FEWEST_WORDS = 4
 """Questions with fewer are in many texts by chance."""
@@ -168,11 +168,7 @@ class Overlaps:
 
 def content_words(text: str) -> list[str]:
     """Return the words of a text that say something: no function words, nothing with a digit in it."""
-    return [
-        word
-        for word in lower_words(text)
-        if word not in FUNCTION_WORDS and word != _NUMBER_WORD and not any(map(str.isdigit, word))
-    ]
+    return [word for word in telling_words(text) if word != _NUMBER_WORD and not any(map(str.isdigit, word))]
 
 
 def _splits(name: str, data: Path) -> list[EvaluationSet]:

@@ -42,7 +42,7 @@ from cmbert_retrieval.finetuning.tables import PAIR_COLUMNS, TEXT_COLUMNS, Table
 from cmbert_retrieval.finetuning.telegrams import telegram
 from cmbert_retrieval.pretraining.cleaning import clean_text
 from cmbert_retrieval.pretraining.code_sentences import tree_of
-from cmbert_retrieval.pretraining.sources import excluded_names, folded_name
+from cmbert_retrieval.pretraining.sources import excluded_names, folded_name, is_in_share
 from cmbert_retrieval.pretraining.workfolder import WorkFolder, hash_of, write_json
 from cmbert_retrieval.storage import atomic_file, make_folder
 
@@ -308,8 +308,7 @@ class _Making:
         return 2
 
     def _is_telegram(self, text: str) -> bool:
-        share = self._data.telegrams
-        return len(text) >= _TELEGRAM_CHARACTERS and int.from_bytes(_digest(text)[:4], "big") < share * 2**32
+        return len(text) >= _TELEGRAM_CHARACTERS and is_in_share("telegram", text, self._data.telegrams)
 
     def _groups(self) -> Iterator[tuple[list[Pair], list[str], str, bool]]:
         """Yield pairs and further texts of a document, its licence, and whether they are held out."""

@@ -25,6 +25,11 @@ FUNCTION_WORDS = frozenset(
 )
 
 
+def telling_words(text: str) -> list[str]:
+    """Return the words of a text that say something, in lower case."""
+    return [word for word in lower_words(text) if word not in FUNCTION_WORDS]
+
+
 def telegram(text: str) -> str:
     """Return the words of a text that say something, in lower case, with a space between two."""
-    return " ".join(word for word in lower_words(text) if word not in FUNCTION_WORDS)
+    return " ".join(telling_words(text))
