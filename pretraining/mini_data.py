@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from phrases import phrases
+
 from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.corpora.jsonl import read_objects
 from cmbert_retrieval.corpora.licenses import normalize_license
@@ -42,6 +44,7 @@ ARTICLES = (
 )
 CC_BY = "CC BY 4.0"
 OPEN = ("CC BY", "CC0")
+PHRASES = 250_000
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -203,6 +206,21 @@ def supplies(data: Path) -> Iterator[Row]:
         yield term(row["code"], "hcpcs", row["long"])
 
 
+def asked(data: Path) -> Iterator[Row]:
+    """Yield phrases by chance; see ``phrases.py``."""
+    texts = (
+        sentence
+        for source in (articles, answers, plants)
+        for row in source(data)
+        for sentence in _SENTENCE_END.split(row["text"])
+    )
+    for number, phrase in enumerate(phrases(texts, PHRASES)):
+        yield {"_id": f"phrase-{number}", "text": phrase}
+
+
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
+
+
 def term(
     id: str, system: str, title: str, synonyms: list[str] | None = None, parent: str | None = None
 ) -> Row:
@@ -230,6 +248,7 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "chemistry": chemistry,
     "cases": cases,
     "visits": visits,
+    "phrases": asked,
     "mesh": mesh,
     "mondo": ontology("ontology_mondo/mondo.jsonl.gz", "mondo", "MONDO:"),
     "doid": ontology("ontology_doid/doid.jsonl.gz", "doid"),

@@ -63,12 +63,14 @@ class Surroundings:
 
     Attributes:
         each: pairs of a kind, at most.
+        sentences: that a teacher is asked about, at most; None: as many as ``each``.
         characters: of a positive, at most; it is cut at a sentence.
         tree: the codes whose titles may be used as parents.
         cited: returns title and text of a cited article, where it is there, for its reference.
     """
 
     each: int = 8
+    sentences: int | None = None
     characters: int = 2_000
     tree: Mapping[str, Above] | None = None
     cited: Callable[[Mapping[str, object]], str] | None = None
@@ -96,7 +98,7 @@ def texts_of(document: Document, around: Surroundings, *, names_only: bool) -> I
 
     Args:
         document: any.
-        around: ``each`` limits sentences and paragraphs, each by itself.
+        around: limits sentences and paragraphs, each by itself.
         names_only: of a code or a term, whose text repeats its names.
     """
     yield from names_of(document)
@@ -106,7 +108,8 @@ def texts_of(document: Document, around: Surroundings, *, names_only: bool) -> I
     whole = _spread([passage.text for passage in passages], around.each)
     yield from (cut_at_sentence(text, around.characters) for text in whole)
     sentences = [sentence for passage in passages for sentence in _sentences(passage.text)]
-    yield from _spread([each for each in sentences if len(each) >= _SENTENCE_CHARACTERS], around.each)
+    long = [each for each in sentences if len(each) >= _SENTENCE_CHARACTERS]
+    yield from _spread(long, around.sentences or around.each)
     if beginning := _beginning(document, around.characters):
         yield f"{document.title}\n{beginning}".strip()
 

@@ -319,7 +319,9 @@ class _Making:
                 yield [pair], [], license_name, source.is_held_out(pair.document)
             return
         tree = tree_of(source.free_documents()) if "parents" in recipe.pairs else None
-        around = Surroundings(recipe.each, self._data.text_characters, tree, self._cited)
+        around = Surroundings(
+            recipe.each, recipe.text_sentences, self._data.text_characters, tree, self._cited
+        )
         for document, reason in source.documents():
             if document is None:
                 self._left_out[reason] += 1

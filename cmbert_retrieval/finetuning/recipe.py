@@ -41,6 +41,9 @@ class PairSource(PretrainingSource):
     each: int = Field(default=8, ge=1)
     """Pairs of one kind that a document gives, at most: chosen evenly over its length."""
 
+    text_sentences: int | None = Field(default=None, ge=1)
+    """Sentences of a document that the teacher is asked about, at most. null: as many as ``each``."""
+
     @model_validator(mode="after")
     def _something_is_taken(self) -> PairSource:
         if self.reader in PAIR_FILES and self.pairs:

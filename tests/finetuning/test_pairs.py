@@ -122,3 +122,19 @@ def test_a_teacher_is_asked_about_names_and_passages(names_only: bool) -> None:
     assert found[0] == "Heparin after surgery"
     assert (len(found) == 1) == names_only
     assert names_only or any(text.startswith("Heparin after surgery\nAims") for text in found)
+
+
+def test_more_sentences_than_paragraphs_can_be_asked_about() -> None:
+    text = "\n\n".join(
+        " ".join(f"Sentence {number} of paragraph {place} is long enough." for number in range(4))
+        for place in range(6)
+    )
+
+    def sentences(around: Surroundings) -> int:
+        return sum(
+            found.count("Sentence") == 1 for found in texts_of(Document("1", text), around, names_only=False)
+        )
+
+    assert sentences(Surroundings(each=2)) == 2
+    assert sentences(Surroundings(each=2, sentences=20)) == 20
+    assert sentences(Surroundings(each=2, sentences=100)) == 24
