@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 _BORDERS = frozenset(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"))
 
 
-def register() -> str:
-    """Make the attention known to transformers, with no mask; return its name."""
+def register(*, compiled: bool = False) -> str:
+    """Make the attention known to transformers, with no mask; return its name.
+
+    Args:
+        compiled: the layers around it are compiled.
+    """
     from transformers import AttentionMaskInterface
 
-    name = attention.register()
+    name = attention.register(compiled=compiled)
     AttentionMaskInterface.register(name, _no_mask)
     return name
 

@@ -235,6 +235,9 @@ class FinetuneTrainingRecipe(Section):
     attention: Literal["auto", FlashAttention, "sdpa", "packed"] = "auto"
     """auto: flash_attention_2 on a GPU where it is installed, else sdpa; packed on a CPU."""
 
+    compile: bool = False
+    """Compile the layers with torch.compile; on a CPU that takes a C++ compiler."""
+
     checkpoint_steps: int = Field(default=500, ge=1)
     """Steps between two checkpoints."""
 

@@ -64,19 +64,24 @@ def build_student(
     shutil.rmtree(building)
 
 
-def open_student(folder: Path, *, attention: str, tokens: int) -> SentenceTransformer:
+def open_student(folder: Path, *, attention: str, tokens: int, compiled: bool = False) -> SentenceTransformer:
     """Open a folder for training, in fp32.
 
     Args:
         folder: of sentence-transformers.
         attention: as transformers names it.
         tokens: longer texts are cut.
+        compiled: whether every layer is compiled when it is first used, for any length.
     """
     from sentence_transformers import SentenceTransformer
 
     settings = {"attn_implementation": attention, "dtype": "float32"}
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs=settings, local_files_only=True)
     model.max_seq_length = tokens
+    if compiled:
+        encoder = model[0].model
+        for part in (encoder.embeddings, *encoder.layers):
+            part.compile(dynamic=True)
     return model
 
 

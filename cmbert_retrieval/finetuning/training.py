@@ -39,7 +39,7 @@ from cmbert_retrieval.finetuning.mixture import (
     open_stage,
 )
 from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS
-from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, FinetuneTrainingRecipe, StageRecipe
 from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
 from cmbert_retrieval.finetuning.students import build_student, open_student
 from cmbert_retrieval.finetuning.tables import Table
@@ -124,7 +124,8 @@ def finetune(
 def _pin(recipe: FinetuneRecipe, data: Path, out: Path) -> None:
     pinned = recipe.model_dump(mode="json")
     # How often is looked and told may change between two runs of the same training.
-    for name in ("checkpoint_steps", "evaluate_steps", "log_steps", "report_to", "attention", "micro_batch"):
+    for name in ("checkpoint_steps", "evaluate_steps", "log_steps", "report_to", "attention", "compile",
+                 "micro_batch"):  # fmt: skip
         del pinned["training"][name]
     pin_run(out, pinned, sha256_of(data / COMPLETE))
 
@@ -219,11 +220,14 @@ class _Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         rows, batches, counts = open_stage(self.recipe, self.number, self.data)
         device = choose_device(None)
-        attention, packed = _attention(self.recipe.training.attention, device)
-        model = open_student(self.begin, attention=attention, tokens=self.stage.tokens)
+        training = self.recipe.training
+        attention, packed = _attention(training, device)
+        model = open_student(
+            self.begin, attention=attention, tokens=self.stage.tokens, compiled=training.compile
+        )
         if packed:
             packing.pack_inputs(model)
-        stop, measuring = StopOnSignal(), _Measuring(self.measures, self.recipe.training.evaluate_steps)
+        stop, measuring = StopOnSignal(), _Measuring(self.measures, training.evaluate_steps)
         shared = StageBatches(batches, rank=int(os.environ.get("RANK", "0")), processes=_processes())
         with bar(len(shared)) as shown:
             trainer = FinetuneTrainer(
@@ -233,7 +237,7 @@ class _Stage:
                 model=model,
                 args=self._arguments(device),
                 loss={TEXTS_NAME: self._teacher_loss(model), PAIRS_NAME: self._contrastive(model)},
-                optimizers=(make_optimizer(model, self.recipe.training, self.stage.learning_rate), None),
+                optimizers=(make_optimizer(model, training, self.stage.learning_rate), None),
                 callbacks=[stop, measuring, TableLog(self.folder), ShowProgress(shown, 1)],
             )
             for talkative in (PrinterCallback, ProgressCallback):
@@ -337,8 +341,9 @@ def _check_shares(stage: StageRecipe) -> None:
             raise ConfigError(f"a batch of {batch} cannot be divided among {processes} processes")
 
 
-def _attention(name: str, device: torch.device) -> tuple[str, bool]:
+def _attention(training: FinetuneTrainingRecipe, device: torch.device) -> tuple[str, bool]:
     """Return the attention as transformers names it, and whether it takes texts without padding on a CPU."""
+    name = training.attention
     if name == "packed" or (name == "auto" and device.type == "cpu"):
-        return packing.register(), True
+        return packing.register(compiled=training.compile), True
     return choose_training_attention(name, device), False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,33 @@ def test_texts_behind_each_other_are_as_texts_padded(model: Path) -> None:
     packing.pack_inputs(packed)
     texts = ["heart", "lung cancer and fever " * 12, "knee pain", "kidney stone attack of the skin"]
     np.testing.assert_allclose(packed.encode(texts), padded.encode(texts), atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile takes a C++ compiler: g++")
+def test_compiled_layers_learn_the_same(model: Path) -> None:
+    from cmbert_retrieval.finetuning import packing
+    from cmbert_retrieval.finetuning.losses import TeacherLoss
+    from cmbert_retrieval.finetuning.students import open_student
+
+    found = []
+    for compiled in (False, True):
+        student = open_student(
+            model, attention=packing.register(compiled=compiled), tokens=64, compiled=compiled
+        )
+        packing.pack_inputs(student)
+        student.train()
+        losses = []
+        for texts in (["heart", "lung cancer"], ["fever " * 9, "knee pain", "skin " * 30]):  # other lengths
+            features = student.preprocess(texts)
+            labels = torch.eye(len(texts), student.get_embedding_dimension())
+            loss = TeacherLoss(student, similarity=1.0)([features], labels)
+            loss.backward()
+            losses.append(float(loss.detach()))
+        found.append((losses, [weight.grad for weight in student.parameters()]))
+    (plain, theirs), (compiled_losses, ours) = found
+    np.testing.assert_allclose(compiled_losses, plain, rtol=1e-5)
+    for one, other in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(
