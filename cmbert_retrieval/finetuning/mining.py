@@ -41,7 +41,7 @@ class MiningReport:
     Attributes:
         pairs: that negatives were looked for.
         looked_at: answers, over all pairs and modes.
-        own: of them the positive itself, another right answer, or from the same document.
+        own: of them the positive itself, another right answer, the anchor's text, or from the same document.
         too_near: nearer to the anchor than the margin allows.
         kept: taken as negatives.
         without: pairs without any.
@@ -77,6 +77,7 @@ class _Pool:
         self.row: list[int] = []  # of each pair's positive
         self.documents: list[set[str]] = []
         self.right: dict[str, set[int]] = defaultdict(set)
+        """Folded anchor -> the rows that answer it, and the one that it is itself."""
         known: dict[str, int] = {}
         for place, pair in enumerate(pairs):
             row = known.setdefault(_folded(pair.positive), len(self.texts))
@@ -87,6 +88,9 @@ class _Pool:
             self.row.append(row)
             self.documents[row].add(pair.document)
             self.right[_folded(pair.anchor)].add(row)
+        for anchor, rows in self.right.items():
+            if anchor in known:
+                rows.add(known[anchor])
 
 
 def mine(
@@ -99,9 +103,9 @@ def mine(
     """Return ``[pairs, count]``, the pairs whose positives are negatives of each; -1 where there are fewer.
 
     All positives are indexed; words and vectors each give their first answers to an anchor, in turns. An
-    answer is passed over when it is right for this anchor in any pair, when it is from the positive's
-    document, or when its cosine to the anchor is more than ``recipe.margin`` times that of the positive, as
-    it may be another right answer then.
+    answer is passed over when it is the anchor's own text, when it is right for this anchor in any pair, when
+    it is from the positive's document, or when its cosine to the anchor is more than ``recipe.margin`` times
+    that of the positive, as it may be another right answer then.
 
     Args:
         pairs: of one source, or of several that ask alike; all are held in memory.
@@ -126,7 +130,9 @@ def mine(
             runs = [retriever.run(queries, k=deep, mode=mode) for mode in recipe.modes]
             for place, pair in enumerate(block):
                 ranked = [[int(id_) for id_ in run[str(place)]][recipe.skip :] for run in runs]
-                limit = recipe.margin * float(vectors[pool.row[start + place]] @ asked[place])
+                limit = np.inf
+                if recipe.margin is not None:
+                    limit = recipe.margin * float(vectors[pool.row[start + place]] @ asked[place])
                 chosen: list[int] = []
                 for row in _in_turns(ranked):
                     if len(chosen) == recipe.count:

@@ -116,9 +116,12 @@ class NegativesRecipe(Section):
     skip: int = Field(default=0, ge=0)
     """First answers that are passed over."""
 
-    margin: float = Field(default=0.95, gt=0, le=1)
+    margin: float | None = Field(default=0.95, gt=0, le=1)
     """A negative's similarity to the anchor is at most this share of the positive's: what is nearer may be
-    another right answer."""
+    another right answer. null: however near."""
+
+    complete: list[str] = Field(default_factory=list)
+    """Sources without that margin, since their pairs hold every right answer, as the names of codes do."""
 
 
 class TeacherRecipe(Section):
@@ -304,6 +307,9 @@ class FinetuneRecipe(Section):
             for name in stage.pair_weights:
                 if name not in self.data.sources:
                     raise ValueError(f"a stage has pair_weights of '{name}', and no source is called so")
+        for name in self.negatives.complete if self.negatives is not None else ():
+            if name not in self.data.sources:
+                raise ValueError(f"negatives.complete names '{name}', and no source is called so")
         if self.teacher is None:
             if any(stage.texts for stage in self.stages):
                 raise ValueError("a stage learns from a teacher's texts, but there is no 'teacher'")

@@ -171,6 +171,7 @@ def mine_all(
         encoder = None
     for name in recipe.data.sources:
         table = Table(data / TRAIN / f"{name}.arrow")
+        how = negatives.model_copy(update={"margin": None}) if name in negatives.complete else negatives
         total = MiningReport()
         make_folder(folder / name)
         for start in range(0, len(table), MINED_TOGETHER):
@@ -182,7 +183,7 @@ def mine_all(
                 columns = (table.take(column, rows) for column in ("anchor", "positive", "document"))
                 pairs = [MinedPair(*values) for values in zip(*columns, strict=True)]
                 with bars(f"negatives of {name}", len(pairs), "pairs") as bar:
-                    found, report = mine(pairs, negatives, encoder, notify=bar)
+                    found, report = mine(pairs, how, encoder, notify=bar)
                 write_json(counts, asdict(report))
                 with atomic_file(path) as file:
                     np.save(file, np.where(found >= 0, found + start, -1).astype(np.int32))

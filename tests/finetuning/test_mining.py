@@ -61,6 +61,21 @@ def test_negatives_keep_the_margin(tiny_encoder_path: Path) -> None:
         assert np.all(scores[1:] <= 0.9 * scores[0] + 1e-5)
 
 
+def test_without_a_margin_the_nearest_is_a_negative_unless_it_is_what_asks(tiny_encoder_path: Path) -> None:
+    encoder = load_encoder(tiny_encoder_path)
+    given = [
+        MinedPair("lung cancer", "cancer", "above"),  # its own title answers others
+        *(MinedPair(f"cancer of the lung, {number}", "lung cancer", "code") for number in range(3)),
+        *(MinedPair(f"{topic}, other name", topic, topic) for topic in TOPICS if topic != "lung cancer"),
+    ]
+    strict, _ = mine(given, NegativesRecipe(count=3, margin=0.5), encoder)
+    found, report = mine(given, NegativesRecipe(count=3, margin=None), encoder)
+    assert report.too_near == 0
+    assert (found >= 0).sum() > (strict >= 0).sum()
+    assert "lung cancer" not in texts(given, found)[0]
+    assert all("lung cancer" not in negatives for negatives in texts(given, found)[1:4])
+
+
 def test_words_and_vectors_take_turns(tiny_encoder_path: Path) -> None:
     encoder, given = load_encoder(tiny_encoder_path), pairs()
     alone = []
