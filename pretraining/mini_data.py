@@ -44,7 +44,7 @@ ARTICLES = (
 )
 CC_BY = "CC BY 4.0"
 OPEN = ("CC BY", "CC0")
-PHRASES = 250_000
+PHRASES = 1_000_000
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -129,6 +129,25 @@ def annotated(data: Path) -> Iterator[Row]:
 
 
 _PUBTATOR = re.compile(r"(\d+)\|([ta])\|(.*)")
+
+
+def tagged(data: Path) -> Iterator[Row]:
+    """Yield the sentences of abstracts in which genes, cells and organs are marked, without the marks."""
+    for corpus in ("BC2GM", "AnatEM", "BioNLP11ID", "BioNLP13CG", "BioNLP13PC"):
+        path = data / f"ner_mtl_bioinformatics/{corpus}-IOB/train.tsv.gz"
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            sentences = lines.read().split("\n\n")
+        for number, sentence in enumerate(sentences):
+            words = [line.partition("\t")[0] for line in sentence.strip().split("\n")]
+            yield {"_id": f"{corpus}-{number}", "text": _joined(words)}
+
+
+def _joined(words: list[str]) -> str:
+    """Return words as a sentence: without the spaces that a tokeniser put around signs."""
+    text = " ".join(words)
+    text = re.sub(r"(?<=\w) ([-/]) (?=\w)", r"\1", text)
+    text = re.sub(r" ([,;:.?!)\]%])", r"\1", text)
+    return re.sub(r"([(\[]) ", r"\1", text)
 
 
 def chemistry(data: Path) -> Iterator[Row]:
@@ -245,6 +264,7 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "answers": answers,
     "abstracts": abstracts,
     "annotated": annotated,
+    "tagged": tagged,
     "chemistry": chemistry,
     "cases": cases,
     "visits": visits,

@@ -1,13 +1,15 @@
 """Phrases by chance, as people ask and claim, about words of English at large and of biomedical text.
 
 A teacher says what any text means, so what it is asked about may be made up: the phrases hold the words that
-biomedical articles hardly have, and every kind of short question, so that a student learns those, too.
+biomedical articles hardly have, the symbols that they have once, and every kind of short question and claim,
+so that a student learns those, too.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from cmbert_retrieval.finetuning.telegrams import FUNCTION_WORDS
@@ -44,6 +46,11 @@ _SHAPES = """
 
 _SLOT = re.compile(r"\b[ABCD]\b")
 _WORD = re.compile(r"[^\W\d_][\w-]*[^\W_]")
+_SYMBOL = re.compile(r"(?=\S*\d|\S*[A-Z]\S*[A-Z])[A-Za-z][\w'/+-]*[\w+]")
+"""A word with a digit or several capitals, as the names of genes, proteins and substances have them."""
+
+_LONGEST_SYMBOL = 12
+
 _MOST_WORDS = 3
 """Of a topic from a text."""
 
@@ -52,7 +59,8 @@ def phrases(texts: Iterable[str], count: int) -> Iterator[str]:
     """Yield ``count`` phrases, the same ones each time.
 
     Args:
-        texts: biomedical ones, one topic of each: half of what the phrases are about.
+        texts: biomedical ones. One topic of each, and the symbols that come more than once, are what the
+            phrases are about; the rest are common words.
         count: how many.
 
     Raises:
@@ -61,12 +69,19 @@ def phrases(texts: Iterable[str], count: int) -> Iterator[str]:
     draw = random.Random(SEED)
     common = _common_words()
     shapes = [shape.strip() for line in _SHAPES.strip().splitlines() for shape in line.split("|")]
-    topics = [topic for text in texts if (topic := _topic(text, draw))]
-    if not topics:
-        raise ValueError("no texts, so no topics; expected some")
+    topics: list[str] = []
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(_SYMBOL.findall(text))
+        if topic := _topic(text, draw):
+            topics.append(topic)
+    symbols = sorted(word for word, count in counts.items() if count > 1 and len(word) <= _LONGEST_SYMBOL)
+    pools = [(pool, weight) for pool, weight in ((common, 3), (topics, 4), (symbols, 3)) if pool]
+    kinds, weights = [pool for pool, _ in pools], [weight for _, weight in pools]
 
     def filled(_: re.Match[str]) -> str:
-        return draw.choice(common if draw.random() < 0.5 else topics)
+        (pool,) = draw.choices(kinds, weights)
+        return draw.choice(pool)
 
     for _ in range(count):
         yield _SLOT.sub(filled, draw.choice(shapes))
