@@ -44,6 +44,12 @@ def mine(
             help="A negative's similarity is at most this share of the positive's.", min=0.01, max=1
         ),
     ] = 0.95,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete", help="The pairs hold every right answer, as names of codes do: no margin is kept."
+        ),
+    ] = False,
 ) -> None:
     """Find texts that are near an anchor and do not answer it, among the positives of all pairs."""
     from cmbert_retrieval.encoders import load_encoder
@@ -55,7 +61,8 @@ def mine(
 
     found = list(PairFile("pairs", PairSource(reader="pairs", path=str(pairs))).pairs(Counter()))
     modes: Any = [each.value for each in mode or Mode]
-    recipe = NegativesRecipe(count=count, modes=modes, top=top, skip=skip, margin=margin)
+    kept = None if complete else margin
+    recipe = NegativesRecipe(count=count, modes=modes, top=top, skip=skip, margin=kept)
     given = [MinedPair(pair.anchor, pair.positive, pair.document) for pair in found]
     with ProgressBar("negatives", total=len(given), unit="pairs") as bar:
         negatives, report = mined(given, recipe, load_encoder(encoder), notify=bar)

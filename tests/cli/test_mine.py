@@ -32,6 +32,20 @@ def test_pairs_of_a_file_get_negatives(run: Run, tmp_path: Path, tiny_encoder_pa
         assert 1 <= len(row["negative"]) <= 2 and set(row["negative"]) <= positives
 
 
+def test_where_every_right_answer_is_known_none_is_too_near(
+    run: Run, tmp_path: Path, tiny_encoder_path: Path
+) -> None:
+    rows = [{"anchor": f"{topic}, other name", "positive": topic} for topic in TOPICS]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "mined.jsonl"
+    done = run("mine", str(tmp_path / "pairs.jsonl"), "--out", str(out), "--encoder", str(tiny_encoder_path),
+               "--margin", "0.01", "--complete", "--mode", "dense")  # fmt: skip
+    assert done.code == 0, done.err
+    assert " 0 too near" in done.err
+    mined = [json.loads(line) for line in out.read_text().splitlines()]
+    assert all(len(row["negative"]) == 2 for row in mined)
+
+
 def test_a_file_of_something_else_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"question": "a", "answer": "b"}\n')
     done = run("mine", str(tmp_path / "other.jsonl"), "--out", str(tmp_path / "out.jsonl"))
