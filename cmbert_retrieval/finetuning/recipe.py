@@ -136,6 +136,10 @@ class TeacherRecipe(Section):
     dtype: Literal["auto", "int8", "float32", "bfloat16"] = "auto"
     """Its precision. auto: int8 where the model has an export, as ``minilm`` has."""
 
+    words: float = Field(default=0.0, ge=0)
+    """Length of what a text's words say by themselves, beside the teacher's vector of length 1: the sum of
+    their vectors in the teacher's table, rare ones more, so that rare words are found again."""
+
 
 class StudentRecipe(ModelRecipe):
     """The model that is trained: a checkpoint, or a shape to begin with."""

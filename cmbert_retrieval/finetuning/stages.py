@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +30,7 @@ from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, NegativesRecipe, 
 from cmbert_retrieval.finetuning.report import Report
 from cmbert_retrieval.finetuning.tables import Table
 from cmbert_retrieval.finetuning.teacher import VectorCache, cache_of, vectors_of
+from cmbert_retrieval.finetuning.word_vectors import WordVectors, with_words
 from cmbert_retrieval.paths import cache_folder
 from cmbert_retrieval.pretraining.workfolder import write_json
 from cmbert_retrieval.storage import atomic_file, fsync_file, make_folder, sha256_of
@@ -127,6 +128,7 @@ def ask(recipe: FinetuneRecipe, data: Path, teacher: Encoder, cache: VectorCache
     folder = data / VECTORS
     _begin(folder, recipe.teacher.model_dump(mode="json"), data)
     tables = {name: Table(data / TEXTS / f"{name}.arrow") for name in recipe.data.sources}
+    words = _words(recipe.teacher, tables.values(), teacher.identity.dim, bars)
     with bars("asking the teacher", sum(map(len, tables.values())), "texts") as bar:
         for name, table in tables.items():
             path = folder / f"{name}.npy"
@@ -142,12 +144,34 @@ def ask(recipe: FinetuneRecipe, data: Path, teacher: Encoder, cache: VectorCache
             rows = np.lib.format.open_memmap(building, mode="w+", dtype=np.float16, shape=shape)
             at = 0
             for vectors in vectors_of(table.values("text"), teacher, cache, notify=bar):
+                if words is not None:
+                    texts = table.take("text", range(at, at + len(vectors)))
+                    vectors = with_words(vectors, words.of(texts), recipe.teacher.words)
                 rows[at : at + len(vectors)] = vectors
                 at += len(vectors)
             rows.flush()
             del rows
             fsync_file(building)
             building.rename(path)
+
+
+def _words(recipe: TeacherRecipe, tables: Iterable[Table], dim: int, bars: Bars) -> WordVectors | None:
+    """Return what tells what words say by themselves, where the recipe wants that.
+
+    Raises:
+        ConfigError: the teacher has no table of token embeddings, or its vectors have another length.
+    """
+    if not recipe.words:
+        return None
+    texts = (text for table in tables for text in table.values("text"))
+    with bars("counting words", None, "texts") as bar:
+        words = WordVectors(teacher_folder(recipe), texts, max_tokens=recipe.max_tokens, notify=bar)
+    if words.dim != dim:
+        raise ConfigError(
+            f"teacher.words: vectors of {recipe.model} have {dim} numbers, its token embeddings {words.dim}; "
+            "leave it out"
+        )
+    return words
 
 
 def mine_all(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.recipe import StudentRecipe
+from cmbert_retrieval.finetuning.teacher import token_embeddings
 from cmbert_retrieval.finetuning.vocabulary import trim_vocabulary
 from cmbert_retrieval.pretraining.model import checked_report, modernbert_config
 from cmbert_retrieval.storage import fsync_tree
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import ModernBertModel, PreTrainedTokenizerFast
 
-_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight")
 _HEAD = ("head.", "decoder.", "cls.", "model.")
 """Tensors of a masked language model that an encoder has no use for."""
 
@@ -131,12 +131,9 @@ def _of_shape(recipe: StudentRecipe, tokenizer: PreTrainedTokenizerFast, seed: i
 
 def _take_embeddings(model: ModernBertModel, teacher: Path, kept: list[int] | None) -> None:
     import torch
-    from safetensors import safe_open
 
     place = model.embeddings.tok_embeddings.weight
-    with safe_open(teacher / "model.safetensors", framework="pt") as tensors:
-        names = [name for name in tensors.keys() if name.endswith(_EMBEDDINGS)]
-        there: torch.Tensor | None = tensors.get_tensor(names[0]) if names else None
+    there = token_embeddings(teacher)
     if there is not None and kept is not None:
         there = there[kept]
     if there is not None and there.shape[1] > place.shape[1]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,11 @@ from numpy.typing import NDArray
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import EncoderError
 from cmbert_retrieval.storage import atomic_file, make_folder
+
+if TYPE_CHECKING:
+    import torch
+
+_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight")
 
 SHARD = 16_384
 """Texts of a file of vectors."""
@@ -99,6 +105,16 @@ def vectors_of(
             distinct = list(dict.fromkeys(new))
             cache.add(distinct, teacher.encode_document(distinct, progress=notify))
         yield cache.take(batch)[1].astype(np.float16)
+
+
+def token_embeddings(folder: Path) -> torch.Tensor | None:
+    """Return the table ``[entries, dim]`` of a teacher's token embeddings; None where it has none."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", framework="pt") as tensors:
+        names = [name for name in tensors.keys() if name.endswith(_EMBEDDINGS)]
+        table: torch.Tensor | None = tensors.get_tensor(names[0]) if names else None
+    return table
 
 
 def cache_of(teacher: Encoder, dtype: str, folder: Path) -> VectorCache:

@@ -24,7 +24,7 @@ for package in ("accelerate", "datasets", "sentence_transformers"):
 from cmbert_retrieval.encoders import load_encoder  # noqa: E402
 from cmbert_retrieval.errors import ConfigError  # noqa: E402
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe  # noqa: E402
-from cmbert_retrieval.finetuning.stages import run  # noqa: E402
+from cmbert_retrieval.finetuning.stages import prepare_all, run  # noqa: E402
 from cmbert_retrieval.pretraining.callbacks import NoBar  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch
@@ -204,6 +204,19 @@ def test_another_recipe_is_refused_by_the_name_of_its_key(
 ) -> None:
     with pytest.raises(ConfigError, match=r"holds a run of model.layers=2, not 3; give that back"):
         finetune(recipe(folder, tiny_encoder_path, model__layers=3), folder)
+
+
+def test_words_are_added_to_what_the_teacher_says(
+    model: Path, folder: Path, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    made = recipe(folder, tiny_encoder_path, teacher__words=0.5)
+    with pytest.raises(ConfigError, match=r"teacher|vectors"):
+        finetune(made, folder, "words")
+    prepare_all(made, tmp_path, lambda *about: nullcontext(NoBar()))
+    plain, worded = (np.load(data / "vectors/articles.npy") for data in (folder / "data", tmp_path))
+    assert plain.shape == worded.shape
+    cosines = (plain.astype(float) * worded.astype(float)).sum(1)
+    assert 0.5 < np.median(cosines) < 0.99
 
 
 def test_a_model_may_begin_with_the_embeddings_of_its_teacher(
