@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.pretraining.tokenizers import in_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -76,16 +76,10 @@ def trim_vocabulary(
 
 def _counts(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Counter[int]:
     counts: Counter[int] = Counter()
-    for batch in _batches(texts):
+    for batch in in_batches(texts, _BATCH):
         for ids in tokenizer(batch, add_special_tokens=False, truncation=False)["input_ids"]:
             counts.update(ids)
     return counts
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    stream = iter(texts)
-    while batch := list(islice(stream, _BATCH)):
-        yield batch
 
 
 def _with_ids(value: Any, renumbered: dict[int, int]) -> Any:

@@ -4,13 +4,15 @@ A teacher of meaning forgets rare words, which search by words lives on. The sum
 each as large as BM25 would have it, keeps them: its inner products are nearly those of the words. The token
 vectors are the teacher's own, made as different from each other as they can be, so that a student that begins
 with them has little to learn.
+
+Source: that a dense model can learn what search by words finds: Chen et al., "Salient Phrase Aware Dense
+Retrieval: Can a Dense Retriever Imitate a Sparse One?", 2021 (from rankings; here from vectors).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.teacher import token_embeddings
+from cmbert_retrieval.pretraining.tokenizers import in_batches
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -67,7 +70,7 @@ class WordVectors:
         table = there.double().numpy()
         counts = np.zeros(len(table))
         number = 0
-        for batch in _batches(texts):
+        for batch in in_batches(texts, _BATCH):
             for ids in self._tokens(batch):
                 if len(ids) >= _FEWEST_TOKENS:
                     counts[list(set(ids))] += 1
@@ -126,9 +129,3 @@ def _told_apart(table: NDArray[np.float64], often: NDArray[np.bool_]) -> NDArray
     white = (centred @ directions[:, known]) / np.sqrt(values[known]) @ directions[:, known].T
     unit: NDArray[np.float64] = white / np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)
     return unit
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    stream = iter(texts)
-    while batch := list(islice(stream, _BATCH)):
-        yield batch

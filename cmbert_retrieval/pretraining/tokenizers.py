@@ -126,6 +126,13 @@ def plain(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     return copy
 
 
+def in_batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yield so many texts at a time, the rest last."""
+    stream = iter(texts)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
 def fertility(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> float:
     """Return the tokens a word, special ones left out. Signs and line ends are tokens, but no words.
 
@@ -134,8 +141,7 @@ def fertility(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> float
     """
     backend = plain(tokenizer)
     tokens = words = 0
-    stream = iter(texts)
-    while batch := list(islice(stream, _BATCH)):
+    for batch in in_batches(texts, _BATCH):
         tokens += sum(map(len, backend.encode_batch_fast(batch, add_special_tokens=False)))
         words += sum(len(find_words(text).texts) for text in batch)
     if not words:
