@@ -1,7 +1,7 @@
 """Phrases by chance, as people ask and claim, about words of English at large and of biomedical text.
 
 A teacher says what any text means, so what it is asked about may be made up: the phrases hold the words that
-biomedical articles hardly have, the symbols that they have once, and every kind of short question and claim,
+biomedical articles hardly have, symbols that they have seldom, and every kind of short question and claim,
 so that a student learns those, too.
 """
 

@@ -128,7 +128,8 @@ def ask(recipe: FinetuneRecipe, data: Path, teacher: Encoder, cache: VectorCache
     folder = data / VECTORS
     _begin(folder, recipe.teacher.model_dump(mode="json"), data)
     tables = {name: Table(data / TEXTS / f"{name}.arrow") for name in recipe.data.sources}
-    words = _words(recipe.teacher, tables.values(), teacher.identity.dim, bars)
+    done = all((folder / f"{name}.npy").exists() for name in tables)
+    words = None if done else _words(recipe.teacher, tables.values(), teacher.identity.dim, bars)
     with bars("asking the teacher", sum(map(len, tables.values())), "texts") as bar:
         for name, table in tables.items():
             path = folder / f"{name}.npy"
