@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.citation import cite
+from cmbert_retrieval.encoders.identity import check_same_encoder, check_vectors
+from cmbert_retrieval.encoders.names import as_index_reads
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.fusion import strictly_decreasing
 from cmbert_retrieval.indexes.filters import parse_filter
@@ -174,8 +176,7 @@ class Retriever:
 
                 self._encoder = load_index_encoder(entry, self.reader.path, self._encoder_options)
             if not self._checked:
-                from cmbert_retrieval.encoders.identity import check_same_encoder
-
+                self._encoder = as_index_reads(self._encoder, entry.identity)
                 check_same_encoder(
                     entry.identity, unpack_probes(entry.probes, entry.identity.dim), self._encoder
                 )
@@ -310,8 +311,6 @@ class Retriever:
             EncoderError: a vector is not finite.
             IndexMismatchError: the encoder is not the index's, or gives vectors of another length.
         """
-        from cmbert_retrieval.encoders.identity import check_vectors
-
         encoder = self.encoder
         assert encoder is not None
         # A blank query means nothing: it must not find what lies nearest to nothing.

@@ -53,10 +53,11 @@ def mine(
 ) -> None:
     """Find texts that are near an anchor and do not answer it, among the positives of all pairs."""
     from cmbert_retrieval.encoders import load_encoder
+    from cmbert_retrieval.finetuning.data_recipe import PairSource
     from cmbert_retrieval.finetuning.judged import PairFile
     from cmbert_retrieval.finetuning.mining import MinedPair
     from cmbert_retrieval.finetuning.mining import mine as mined
-    from cmbert_retrieval.finetuning.recipe import NegativesRecipe, PairSource
+    from cmbert_retrieval.finetuning.recipe import NegativesRecipe
     from cmbert_retrieval.storage import atomic_file
 
     found = list(PairFile("pairs", PairSource(reader="pairs", path=str(pairs))).pairs(Counter()))

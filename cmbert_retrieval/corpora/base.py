@@ -77,6 +77,9 @@ class Corpus(ABC):
     knows_retractions: bool = False
     """Whether a record that tells of no retraction takes back what an earlier copy told."""
 
+    names: bool = False
+    """Whether documents are codes or terms that are found by their names."""
+
     @abstractmethod
     def records(self, after: Cursor | None = None) -> Iterator[Record]:
         """Yield records in a fixed order, beginning behind ``after``.

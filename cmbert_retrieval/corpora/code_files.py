@@ -52,6 +52,7 @@ class CodeFilesCorpus(Corpus):
     """The codes of files as their publisher ships them; each reader says what a file holds."""
 
     columns: Mapping[str, str] = CODE_COLUMNS
+    names = True
     expected: str
     """What the reader reads, for the error of a file that holds something else."""
 

@@ -60,6 +60,7 @@ class Icd10cmCorpus(Corpus):
 
     reader = "icd10cm"
     columns: Mapping[str, str] = CODE_COLUMNS
+    names = True
 
     def __init__(self, path: str | Path = "") -> None:
         """Find the file; nothing of it is read yet.

@@ -49,6 +49,11 @@ class MemoryCorpus(Corpus):
                 size += len(data)
         return Source("memory", f"sha256:{digest.hexdigest()}", size)
 
+    @property
+    def names(self) -> bool:  # type: ignore[override]
+        """Whether the documents have names to be found by."""
+        return any(document.entries for document in self._documents)
+
     def total(self) -> int:
         """Return the number of documents."""
         return len(self._documents)

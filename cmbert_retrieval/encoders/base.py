@@ -22,7 +22,8 @@ class EncoderIdentity:
         revision: the hub commit, or "" for a local folder.
         dim: length of a vector.
         pooling: ``mean``, ``cls``, ``lasttoken``, ...
-        prompts: ``query`` and ``document`` -> text put in front; absent means none.
+        prompts: ``query`` and ``document`` -> text put in front; absent means none. ``name`` -> what is put
+            before both in an index of names of codes and terms, see ``for_names``.
         max_tokens: longer texts are truncated to this many tokens.
         normalized: whether vectors have unit length.
         weights_sha256: over the fp32 weights: names, shapes and bytes, whatever file they came in. The same

@@ -54,7 +54,7 @@ def load_encoder(
         threads: for the CPU; None takes ``$CMBERT_THREADS``, or all usable cores. Torch and tokenizers have
             one number for the whole process.
         pooling: another pooling than the model's, for ``sentence_transformers``; an export has one built in.
-        prompts: ``query`` and ``document`` prompts instead of the model's.
+        prompts: ``query`` and ``document`` prompts instead of the model's, and ``name`` for names of codes.
         max_tokens: truncate elsewhere than the model says.
 
     Raises:

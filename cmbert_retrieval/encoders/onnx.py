@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from cmbert_retrieval.encoders.manifest import (
     is_onnx_folder,
 )
 from cmbert_retrieval.encoders.modules import pools_without_prompt
+from cmbert_retrieval.encoders.names import NAME
 from cmbert_retrieval.encoders.settings import read_settings
 from cmbert_retrieval.encoders.texts import beginning, check_texts
 from cmbert_retrieval.encoders.workers import Workers
@@ -119,6 +121,12 @@ class OnnxEncoder:
     def source(self) -> str:
         """What ``load_encoder`` needs to open the same encoder again."""
         return self._source
+
+    def with_prompts(self, prompts: Mapping[str, str]) -> OnnxEncoder:
+        """Return the same encoder with other prompts; both share session and threads."""
+        other = copy.copy(self)
+        other._identity = replace(self._identity, prompts=dict(prompts))
+        return other
 
     @property
     def graph(self) -> Path:
@@ -308,9 +316,9 @@ def with_changes(
         identity = replace(identity, max_tokens=max_tokens)
     if prompts is None:
         return identity
-    unknown = [name for name in prompts if name not in ("query", "document")]
+    unknown = [name for name in prompts if name not in ("query", "document", NAME)]
     if unknown:
-        raise ConfigError(f"prompts has the key {unknown[0]!r}; expected 'query', 'document' or both")
+        raise ConfigError(f"prompts has the key {unknown[0]!r}; expected 'query', 'document' or '{NAME}'")
     for name, text in prompts.items():
         if not isinstance(text, str):
             raise ConfigError(f"the {name} prompt is a {type(text).__name__}; expected a string")

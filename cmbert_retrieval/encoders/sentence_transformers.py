@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import logging
 import threading
@@ -150,6 +151,13 @@ class SentenceTransformersEncoder:
     def source(self) -> str:
         """What ``load_encoder`` needs to open the same encoder again."""
         return self._source
+
+    def with_prompts(self, prompts: Mapping[str, str]) -> SentenceTransformersEncoder:
+        """Return the same encoder with other prompts; both share the model."""
+        other = copy.copy(self)
+        other._unhashed = replace(self._unhashed, prompts=dict(prompts))
+        other.__dict__.pop("identity", None)
+        return other
 
     @property
     def folder(self) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmbert_retrieval.encoders.modules import module_routes, optional_json
+from cmbert_retrieval.encoders.names import NAME
 from cmbert_retrieval.errors import EncoderError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class EncoderSettings:
         pooling: ``mean``, ``cls``, ``lasttoken``, ...; several that are concatenated are joined by ``+``.
         max_tokens: longer texts are truncated to this many tokens, special tokens included.
         dim: length of a vector.
-        prompts: ``query`` and ``document`` -> text put in front.
+        prompts: ``query``, ``document`` and ``name`` -> text put in front.
         normalized: whether vectors get unit length.
         longest: tokens that the model has positions for; ``max_tokens`` can be raised up to it.
         trained: whether the folder has pooling settings. Without them it was hardly trained for retrieval.
@@ -55,7 +56,7 @@ class EncoderSettings:
 
 
 def read_prompts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the ``query`` and ``document`` prompts of a sentence-transformers configuration.
+    """Return the ``query``, ``document`` and ``name`` prompts of a sentence-transformers configuration.
 
     Raises:
         EncoderError: ``prompts`` is no JSON object.
@@ -67,7 +68,8 @@ def read_prompts(values: Mapping[str, Any]) -> dict[str, str]:
     fallback = prompts.get(str(values.get("default_prompt_name")), "")
     query = prompts.get("query") or fallback
     document = prompts.get("document") or prompts.get("passage") or prompts.get("corpus") or fallback
-    return {name: text for name, text in (("query", query), ("document", document)) if text}
+    found = {"query": query, "document": document, NAME: prompts.get(NAME, "")}
+    return {name: text for name, text in found.items() if text}
 
 
 def read_settings(folder: Path) -> EncoderSettings:

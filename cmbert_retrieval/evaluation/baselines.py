@@ -14,18 +14,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmbert_retrieval.encoders.names import NAME
 from cmbert_retrieval.errors import MissingExtraError
 from cmbert_retrieval.storage import atomic_file
 from cmbert_retrieval.types import Document, Run
 
 
 class Rows:
-    """The texts that a baseline ranks: one a document, or one a name where a document has several."""
+    """The texts that a baseline ranks: one a document, or one a name where a document has several.
+
+    Attributes:
+        ids: of the document of each row.
+        texts: the rows.
+        named: whether any document is found by its names.
+    """
 
     def __init__(self, documents: Iterable[Document]) -> None:
         self.ids: list[str] = []
         self.texts: list[str] = []
+        self.named = False
         for document in documents:
+            self.named = self.named or bool(document.entries)
             whole = f"{document.title} {document.text}".strip()
             for text in document.entries or (whole,):
                 self.ids.append(document.id)
@@ -118,19 +127,22 @@ def encoder_run(rows: Rows, queries: Mapping[str, str], k: int, *, model: str | 
     name = model or str(packaged_model())
     with quiet_loading():
         encoder = SentenceTransformer(name, device="cpu")
-    vectors = _cached_vectors(encoder, name, rows.texts, cache)
-    asked = _unit(encoder.encode_query(list(queries.values()), show_progress_bar=False))
+    prompt = encoder.prompts.get(NAME) if rows.named else None
+    vectors = _cached_vectors(encoder, name, rows.texts, cache, prompt)
+    asked = _unit(encoder.encode_query(list(queries.values()), prompt=prompt, show_progress_bar=False))
     return {id_: rows.nearest(vectors @ vector, k) for id_, vector in zip(queries, asked, strict=True)}
 
 
-def _cached_vectors(encoder: Any, name: str, texts: Sequence[str], cache: Path) -> NDArray[np.float32]:
-    digest = hashlib.sha256(name.encode())
+def _cached_vectors(
+    encoder: Any, name: str, texts: Sequence[str], cache: Path, prompt: str | None
+) -> NDArray[np.float32]:
+    digest = hashlib.sha256(name.encode() + (prompt or "").encode())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)
     path = cache / f"vectors-{digest.hexdigest()[:16]}.npy"
     if not path.is_file():
-        vectors = _unit(encoder.encode_document(list(texts), show_progress_bar=False))
+        vectors = _unit(encoder.encode_document(list(texts), prompt=prompt, show_progress_bar=False))
         cache.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             np.save(file, vectors, allow_pickle=False)

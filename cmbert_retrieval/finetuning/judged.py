@@ -12,8 +12,8 @@ from cmbert_retrieval.corpora.beir import read_qrels, read_queries
 from cmbert_retrieval.corpora.jsonl import read_objects
 from cmbert_retrieval.errors import ConfigError, CorpusError
 from cmbert_retrieval.evaluation.splits import BY_HASH, PUBLISHED, TEST_ONLY, published_split, split_by_hash
+from cmbert_retrieval.finetuning.data_recipe import PairSource
 from cmbert_retrieval.finetuning.pairs import Pair
-from cmbert_retrieval.finetuning.recipe import PairSource
 from cmbert_retrieval.pretraining.frozen import FrozenSplit, collection_of
 from cmbert_retrieval.pretraining.sources import read_lines
 from cmbert_retrieval.storage import sha256_of

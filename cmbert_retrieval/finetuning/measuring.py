@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmbert_retrieval.encoders.names import NAME
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation.baselines import Rows
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, named_set
@@ -30,7 +31,7 @@ MEASURE = "nDCG@10"
 _DEEP = 100
 
 Encode = Callable[[Sequence[str], str], NDArray[np.float32]]
-"""Texts and the name of their prompt, ``query`` or ``document``, to ``[texts, dim]`` of unit length."""
+"""Texts and their prompt (``query``, ``document``, ``name``) to ``[texts, dim]`` of unit length."""
 
 
 class Measures:
@@ -43,6 +44,7 @@ class Measures:
             ConfigError: a set is not known, or no folder is named that it could be in.
             CorpusError: it is not there.
         """
+        self._named = frozenset(recipe.model.name_sources)
         self._pairs: dict[str, list[Mapping[str, Any]]] = {}
         for name in recipe.data.sources:
             rows: list[Mapping[str, Any]] = list(read_rows(data / HELD_OUT / f"{name}.arrow"))
@@ -64,7 +66,7 @@ class Measures:
         """
         found: dict[str, float] = {}
         for name, rows in self._pairs.items():
-            found[f"pairs_{name}"] = _first_share(rows, encode)
+            found[f"pairs_{name}"] = _first_share(rows, encode, names=name in self._named)
         if found:
             found["pairs"] = float(np.mean(list(found.values())))
         values = {one.name: _ndcg(one, rows, encode) for one, rows in self._sets}
@@ -89,16 +91,22 @@ def encoder_of(model: SentenceTransformer, batch: int = 64) -> Encode:
     return encode
 
 
-def _first_share(rows: Sequence[Mapping[str, Any]], encode: Encode) -> float:
+def _first_share(rows: Sequence[Mapping[str, Any]], encode: Encode, *, names: bool) -> float:
     texts = list(dict.fromkeys(row["positive"] for row in rows))
     places = {text: place for place, text in enumerate(texts)}
-    scores = encode([row["anchor"] for row in rows], "query") @ encode(texts, "document").T
+    query, document = _prompts(names)
+    scores = encode([row["anchor"] for row in rows], query) @ encode(texts, document).T
     wanted = np.array([places[row["positive"]] for row in rows])
     return float((scores.argmax(axis=1) == wanted).mean())
 
 
+def _prompts(names: bool) -> tuple[str, str]:
+    return (NAME, NAME) if names else ("query", "document")
+
+
 def _ndcg(one: EvaluationSet, rows: Rows, encode: Encode) -> float:
     queries = {id_: text for id_, text in one.queries.items() if id_ in one.qrels}
-    scores = encode(list(queries.values()), "query") @ encode(rows.texts, "document").T
+    query, document = _prompts(rows.named)
+    scores = encode(list(queries.values()), query) @ encode(rows.texts, document).T
     run = {id_: rows.nearest(row, _DEEP) for id_, row in zip(queries, scores, strict=True)}
     return float(evaluate(one.qrels, run, [MEASURE]).mean[MEASURE])

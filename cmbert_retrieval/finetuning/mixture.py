@@ -45,7 +45,9 @@ class Key(NamedTuple):
 class PairRows:
     """The pairs of a source, with the negatives that a stage takes along."""
 
-    def __init__(self, data: Path, name: str, *, negatives: int, seed: int) -> None:
+    def __init__(
+        self, data: Path, name: str, *, negatives: int, seed: int, prompts: tuple[str, str] = ("", "")
+    ) -> None:
         """Open them.
 
         Args:
@@ -53,9 +55,10 @@ class PairRows:
             name: the source's.
             negatives: of every pair.
             seed: of the negatives that are taken by chance where too few are known.
+            prompts: put before anchors, and before positives and negatives.
         """
         self.table = Table(data / TRAIN / f"{name}.arrow")
-        self._negatives, self._seed = negatives, seed
+        self._negatives, self._seed, self._prompts = negatives, seed, prompts
         paths = sorted((data / NEGATIVES / name).glob("*.npy")) if negatives else []
         self._mined = np.concatenate([np.load(path) for path in paths]) if paths else None
         self.anchors = _keys(self.table.values("anchor"), len(self.table))
@@ -83,7 +86,11 @@ class PairRows:
             given, others = self._negatives_of(row)
             texts = [*given, *self.table.take("positive", others)]
             pair |= {f"negative_{place}": text for place, text in enumerate(texts, start=1)}
-        return made
+        asked, answered = self._prompts
+        return [
+            {column: (asked if column == "anchor" else answered) + text for column, text in pair.items()}
+            for pair in made
+        ]
 
     def _negatives_of(self, row: int) -> tuple[list[str], list[int]]:
         """Return the texts that came with a pair, and rows whose positives are its further negatives."""
@@ -106,13 +113,18 @@ class PairRows:
 class TextRows:
     """The texts of a source with the teacher's vectors."""
 
-    def __init__(self, data: Path, name: str) -> None:
+    def __init__(self, data: Path, name: str, *, prompts: Sequence[str] = ("",)) -> None:
         """Open them.
+
+        Args:
+            data: the folder of prepared pairs.
+            name: the source's.
+            prompts: put before them, in turn.
 
         Raises:
             ConfigError: the teacher has not been asked about all of them.
         """
-        self.table = Table(data / TEXTS / f"{name}.arrow")
+        self.table, self._prompts = Table(data / TEXTS / f"{name}.arrow"), prompts
         path = data / VECTORS / f"{name}.npy"
         if not path.is_file():
             raise ConfigError(f"{path}: no vectors of a teacher; run: cmbert finetune prepare")
@@ -132,7 +144,10 @@ class TextRows:
         """Return texts with their vectors, as the trainer takes them."""
         vectors = torch.from_numpy(self.vectors[list(rows)].astype(np.float32))
         texts = self.table.take("text", rows)
-        return [{"text": text, "label": vector} for text, vector in zip(texts, vectors, strict=True)]
+        return [
+            {"text": self._prompts[row % len(self._prompts)] + text, "label": vector}
+            for row, text, vector in zip(rows, texts, vectors, strict=True)
+        ]
 
 
 class StageRows(Dataset[dict[str, Any]]):  # type: ignore[misc]
@@ -200,12 +215,17 @@ def open_stage(
     parts: dict[str, dict[int, Any]] = {}
     batches: list[list[Key]] = []
     if stage.texts:
-        texts = {place: TextRows(data, name) for place, name in enumerate(names)}
+        texts = {
+            place: TextRows(data, name, prompts=recipe.text_prompts_of(name))
+            for place, name in enumerate(names)
+        }
         parts[TEXTS_NAME] = texts
         batches += _text_batches(recipe, stage, number, texts)
     if stage.pairs:
         pairs = {
-            place: PairRows(data, name, negatives=stage.negatives, seed=recipe.seed)
+            place: PairRows(
+                data, name, negatives=stage.negatives, seed=recipe.seed, prompts=recipe.prompts_of(name)
+            )
             for place, name in enumerate(names)
         }
         parts[PAIRS_NAME] = pairs

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, named_set
-from cmbert_retrieval.finetuning.recipe import OverlapRecipe
+from cmbert_retrieval.finetuning.data_recipe import OverlapRecipe
 from cmbert_retrieval.finetuning.telegrams import telling_words
 from cmbert_retrieval.pretraining.words import word_hashes
 

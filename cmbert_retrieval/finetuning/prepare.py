@@ -27,9 +27,10 @@ from typing import Any
 from cmbert_retrieval import __version__
 from cmbert_retrieval.errors import ConfigError, CorpusError, MissingExtraError
 from cmbert_retrieval.finetuning.citations import CitedArticles
+from cmbert_retrieval.finetuning.data_recipe import PairDataRecipe
 from cmbert_retrieval.finetuning.overlap import Overlaps
 from cmbert_retrieval.finetuning.pairs import Pair, Surroundings, cut_at_sentence, make_pairs, texts_of
-from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, PairDataRecipe
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.report import (
     REPORT_JSON,
     REPORT_MARKDOWN,

@@ -11,91 +11,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cmbert_retrieval.config import FlashAttention, none_means_absent
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.finetuning.data_recipe import PairDataRecipe
 from cmbert_retrieval.pretraining.recipe import (
     ModelRecipe,
-    PretrainingSource,
     part_of,
     with_absolute_model,
     with_absolute_source,
 )
 from cmbert_retrieval.recipe_files import Section, absolute_path, overridden, read_extended, validated
-
-PairKind = Literal[
-    "title-text", "section-paragraph", "sentence-context", "citing-cited", "names", "parents", "summary-note"
-]
-"""What of a document asks for what of it; ``pairs.py`` says how each is made."""
-
-PAIR_FILES = ("pairs", "judged")
-"""Readers of pairs that are there already: columns of a file, and a BEIR folder with judgements."""
-
-
-class PairSource(PretrainingSource):
-    """One source of pairs."""
-
-    pairs: list[PairKind] = Field(default_factory=list)
-    """The pairs that are made of its documents. Empty for readers of pairs: ``pairs``, ``judged``."""
-
-    texts: bool = False
-    """Give its titles, sentences and passages to the teacher's lessons, whether or not they are in pairs."""
-
-    each: int = Field(default=8, ge=1)
-    """Pairs of one kind that a document gives, at most: chosen evenly over its length."""
-
-    text_sentences: int | None = Field(default=None, ge=1)
-    """Sentences of a document that the teacher is asked about, at most. null: as many as ``each``."""
-
-    @model_validator(mode="after")
-    def _something_is_taken(self) -> PairSource:
-        if self.reader in PAIR_FILES and self.pairs:
-            raise ValueError(f"reader '{self.reader}' has its pairs already; leave 'pairs' out")
-        if self.reader not in PAIR_FILES and not self.pairs and not self.texts:
-            raise ValueError("a source gives neither 'pairs' nor 'texts'; say which")
-        return self
-
-
-class OverlapRecipe(Section):
-    """What the model is going to be measured on, so that none of it is trained on."""
-
-    data: str = ""
-    """The folder of evaluation sets. "": nothing is looked for, and the report says so."""
-
-    sets: list[str] = Field(default_factory=list)
-    """Named sets. ``scifact``: its documents and its questions; ``medquad:judged``: its questions and what
-    answers them, where the other documents may be trained on; ``hcpcs-short:questions``: its questions."""
-
-    words: int = Field(default=10, ge=5, le=50)
-    """A text that has as many words in a row in common with a document or a question of a set is left out; so
-    is one that has a whole question of at least four. Function words and numbers do not count as words."""
-
-
-SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-"""A name that files can have."""
-
-
-class PairDataRecipe(Section):
-    """What is learnt from."""
-
-    sources: dict[SourceName, PairSource] = Field(min_length=1)
-    """A name of yours -> what is read and which pairs are made of it."""
-
-    exclude_names: str | None = None
-    """A file of names, one a line: codes and terms that are called so are left out."""
-
-    overlap: OverlapRecipe = OverlapRecipe()
-    """What is looked for in pairs and texts, and taken out."""
-
-    anchor_characters: int = Field(default=400, ge=20)
-    """Longer anchors are left out: nobody asks so."""
-
-    text_characters: int = Field(default=2_000, ge=50)
-    """A text is cut there, at a sentence; the model's own limit is ``model.max_tokens``."""
-
-    telegrams: float = Field(default=0.0, ge=0, le=1)
-    """Share of the longer texts, by a hash of them, that the teacher is also asked about without function
-    words, punctuation and capitals: as keywords and hasty notes are."""
-
-    held_out: float = Field(default=0.005, ge=0, lt=0.5)
-    """Share of every source's documents, by a hash of their ids, whose pairs are kept for measuring."""
 
 
 class NegativesRecipe(Section):
@@ -163,6 +86,13 @@ class StudentRecipe(ModelRecipe):
 
     document_prompt: str = ""
     """Put in front of what is searched."""
+
+    name_prompt: str = ""
+    """Put in front of both in pairs of names of codes and terms, and wherever such an index is searched: what
+    is near among names need not be near in sentences."""
+
+    name_sources: list[str] = Field(default_factory=list)
+    """Sources whose pairs are of names."""
 
     matryoshka: list[int] = Field(default_factory=list)
     """Shorter vectors that are trained, too: the first so many numbers."""
@@ -314,6 +244,11 @@ class FinetuneRecipe(Section):
         for name in self.negatives.complete if self.negatives is not None else ():
             if name not in self.data.sources:
                 raise ValueError(f"negatives.complete names '{name}', and no source is called so")
+        for name in self.model.name_sources:
+            if name not in self.data.sources:
+                raise ValueError(f"model.name_sources names '{name}', and no source is called so")
+        if bool(self.model.name_prompt) != bool(self.model.name_sources):
+            raise ValueError("model.name_prompt and model.name_sources go together; give both or neither")
         if self.teacher is None:
             if any(stage.texts for stage in self.stages):
                 raise ValueError("a stage learns from a teacher's texts, but there is no 'teacher'")
@@ -335,6 +270,19 @@ class FinetuneRecipe(Section):
         if self.model.checkpoint is None and self.model.tokenizer is None:
             raise ValueError("a model without a 'checkpoint' has no tokenizer; name one: model.tokenizer")
         return self
+
+    def prompts_of(self, source: str) -> tuple[str, str]:
+        """Return what is put in front of a source's anchors and of their positives and negatives."""
+        model = self.model
+        if source in model.name_sources:
+            return model.name_prompt, model.name_prompt
+        return model.query_prompt, model.document_prompt
+
+    def text_prompts_of(self, source: str) -> list[str]:
+        """Return what is put, in turn, in front of a source's texts: names are read in both ways."""
+        model = self.model
+        names = [model.name_prompt] if source in model.name_sources else []
+        return [model.document_prompt, *names]
 
 
 def load_finetune_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> FinetuneRecipe:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from cmbert_retrieval.finetuning.data_recipe import PAIR_FILES, PairDataRecipe, PairSource
 from cmbert_retrieval.finetuning.judged import PairFile
-from cmbert_retrieval.finetuning.recipe import PAIR_FILES, PairDataRecipe, PairSource
 from cmbert_retrieval.pretraining.frozen import CODE_SYSTEMS, collection_of
 from cmbert_retrieval.pretraining.sources import OpenSource, excluded_names, is_in_share, source_facts
 from cmbert_retrieval.types import Document

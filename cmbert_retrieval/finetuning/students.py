@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmbert_retrieval.encoders.names import NAME
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.recipe import StudentRecipe
 from cmbert_retrieval.finetuning.teacher import token_embeddings
@@ -165,6 +166,8 @@ def _with_pooling(folder: Path, recipe: StudentRecipe) -> SentenceTransformer:
     transformer = Transformer(str(folder), max_seq_length=recipe.length)
     width = transformer.model.config.hidden_size
     prompts: dict[str, Any] = {"query": recipe.query_prompt, "document": recipe.document_prompt}
+    if recipe.name_prompt:
+        prompts[NAME] = recipe.name_prompt
     return SentenceTransformer(
         modules=[transformer, Pooling(width, pooling_mode="mean"), Normalize()],
         device="cpu",

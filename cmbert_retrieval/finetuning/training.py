@@ -304,18 +304,14 @@ class _Stage:
         return losses.MatryoshkaLoss(model, made, matryoshka_dims=[width, *dims])
 
     def _arguments(self, device: torch.device) -> SentenceTransformerTrainingArguments:
-        recipe, stage, training = self.recipe, self.stage, self.recipe.training
-        prompts = {"anchor": recipe.model.query_prompt}
-        answers = ("positive", "text", *(f"negative_{place + 1}" for place in range(stage.negatives)))
-        prompts |= dict.fromkeys(answers, recipe.model.document_prompt)
-        _check_shares(stage)
+        recipe, training = self.recipe, self.recipe.training
+        _check_shares(self.stage)
         return SentenceTransformerTrainingArguments(
             output_dir=str(self.folder),
             num_train_epochs=1,
             max_grad_norm=training.max_gradient_norm,
             bf16=uses_bf16(training.precision, device),
             use_cpu=device.type == "cpu",
-            prompts={name: text for name, text in prompts.items() if text} or None,
             save_steps=training.checkpoint_steps,
             logging_steps=training.log_steps,
             logging_nan_inf_filter=False,

@@ -17,6 +17,8 @@ from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.corpora import READERS
 from cmbert_retrieval.corpora.base import Corpus
 from cmbert_retrieval.encoders.base import Encoder
+from cmbert_retrieval.encoders.identity import check_same_encoder, probe_vectors
+from cmbert_retrieval.encoders.names import as_index_reads, for_names
 from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError, IndexMismatchError
 from cmbert_retrieval.indexes.build import Plan, SegmentBuild
 from cmbert_retrieval.indexes.columns import check_columns
@@ -156,8 +158,7 @@ class IndexWriter:
         build_analyser(recipe.lexical.analyser)
         entry = None
         if encoder is not None:
-            from cmbert_retrieval.encoders.identity import probe_vectors
-
+            encoder = for_names(encoder) if corpus.names else encoder
             entry = EncoderEntry(encoder.identity, encoder.source, pack_probes(probe_vectors(encoder)))
         empty = Manifest(
             commit=0,
@@ -226,7 +227,7 @@ class IndexWriter:
         current = read_manifest(self.root)
         source = {**current.recipe["source"], **({} if options is None else {"options": dict(options)})}
         recipe = IndexRecipe.from_json({**current.recipe, "source": source})
-        self._check_encoder(current, encoder)
+        encoder = self._checked(current, encoder)
         with IndexReader(self.root) as base:
             return self._grow(
                 corpus, current, recipe, encoder, base=base, strict=strict, restart=restart, remember=remember
@@ -382,16 +383,16 @@ class IndexWriter:
         fsync_folder(final.parent)
         return SegmentEntry(name, current.next_row, current.next_row + rows, rows, documents, factory)
 
-    def _check_encoder(self, current: Manifest, encoder: Encoder | None) -> None:
+    def _checked(self, current: Manifest, encoder: Encoder | None) -> Encoder | None:
         if current.encoder is None:
             if encoder is not None:
                 raise IndexMismatchError("the index holds words only; add to it without an encoder")
-            return
+            return None
         if encoder is None:
             raise IndexMismatchError(
                 f"the index was built with '{current.encoder.identity.name}'; adding needs that encoder"
             )
-        from cmbert_retrieval.encoders.identity import check_same_encoder
-
         probes = unpack_probes(current.encoder.probes, current.encoder.identity.dim)
+        encoder = as_index_reads(encoder, current.encoder.identity)
         check_same_encoder(current.encoder.identity, probes, encoder)
+        return encoder

@@ -77,6 +77,7 @@ def test_roberta_has_two_positions_fewer_than_it_says(tmp_path: Path) -> None:
         ({"query": "q: ", "document": "d: "}, {"query": "q: ", "document": "d: "}),
         ({"query": "q: ", "passage": "p: "}, {"query": "q: ", "document": "p: "}),
         ({"query": "", "document": ""}, {}),
+        ({"query": "", "name": "n: ", "title": "t: "}, {"name": "n: "}),
     ],
 )
 def test_prompts_are_found_under_their_names(tmp_path: Path, prompts: Any, expected: Any) -> None:

@@ -45,15 +45,18 @@ def prepared(folder: Path, sizes: dict[str, int]) -> Path:
 
 
 def recipe(
-    names: list[str], *stages: dict[str, Any], weights: dict[str, float] | None = None
+    names: list[str],
+    *stages: dict[str, Any],
+    weights: dict[str, float] | None = None,
+    model: dict[str, Any] | None = None,
 ) -> FinetuneRecipe:
     sources = {
         name: {"reader": "jsonl", "pairs": ["title-text"], "weight": (weights or {}).get(name, 1.0)}
         for name in names
     }
     return FinetuneRecipe.model_validate(
-        {"name": "tiny", "data": {"sources": sources}, "teacher": {}, "model": {"checkpoint": "none"},
-         "stages": list(stages)}
+        {"name": "tiny", "data": {"sources": sources}, "teacher": {},
+         "model": model or {"checkpoint": "none"}, "stages": list(stages)}
     )  # fmt: skip
 
 
@@ -139,6 +142,24 @@ def test_rows_have_their_vectors_and_negatives(tmp_path: Path) -> None:
             assert row["positive"] == f"{name} answers {key.row}" not in negatives
             assert len(set(negatives)) == 2
             assert name == "b" or negatives[0] == f"a answers {(key.row + 7) % 40}"
+
+
+def test_pairs_of_names_have_their_own_prompt_and_texts_of_names_every_other_time(
+    tmp_path: Path,
+) -> None:
+    data = prepared(tmp_path, {"a": 40, "b": 40})
+    model = {"checkpoint": "none", "query_prompt": "q: ", "name_prompt": "n: ", "name_sources": ["b"]}
+    rows, batches, _ = open_stage(recipe(["a", "b"], {**STAGE, "negatives": 1}, model=model), 0, data)
+    seen = set()
+    for batch in batches:
+        for key, row in zip(batch, rows.__getitems__(batch), strict=True):
+            if key.kind == "texts":
+                seen.add((key.source, key.row % 2, row["text"].startswith("n: ")))
+                continue
+            asked, answered = (("q: a asks", "a answers"), ("n: b asks", "n: b answers"))[key.source]
+            assert row["anchor"].startswith(asked)
+            assert row["positive"].startswith(answered) and row["negative_1"].startswith(answered)
+    assert seen == {(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True)}
 
 
 def test_negatives_of_a_file_go_before_mined_ones(tmp_path: Path) -> None:

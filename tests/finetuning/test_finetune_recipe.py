@@ -67,6 +67,8 @@ def test_recipes_with_literature_or_codes_look_for_what_is_measured(name: str) -
         ({"data": {"sources": {"a/b": PLAIN["data"]["sources"]["a"]}}}, "a/b"),
         ({"model": {}}, "has no tokenizer; name one: model.tokenizer"),
         ({"model": {"tokenizer": "teacher"}}, "there is no 'teacher'"),
+        ({"model": {"checkpoint": "a/b", "name_prompt": "name: "}}, "go together; give both or neither"),
+        ({"model": {"checkpoint": "a/b", "name_sources": ["b"]}}, "names 'b', and no source is called so"),
         ({"stages": []}, "stages"),
         ({"stage": []}, "unknown key 'stage'; did you mean 'stages'"),
         ({"measured": {"sets": ["scifact:test"]}}, "expected NAME:validation or NAME:train"),

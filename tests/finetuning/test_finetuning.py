@@ -343,12 +343,14 @@ def test_shorter_vectors_prompts_and_sets_are_taken_along(
         folder, tiny_encoder_path,
         stages=[{"pairs": 48, "texts": 64, "pair_batch": 16, "text_batch": 32, "tokens": 64}],
         model__matryoshka=[16, 8], model__query_prompt="query: ", negatives="none",
+        model__name_prompt="name: ", model__name_sources=["articles"],
         measured={"data": str(tmp_path / "sets"), "sets": ["nfcorpus:validation"]},
     )  # fmt: skip
     out = finetune(made, folder, "short")
     assert out is not None
     assert 0 <= column(folder / "short/stage-1/held_out.csv", "nfcorpus")[-1] <= 1
-    assert SentenceTransformer(str(out), device="cpu").prompts["query"] == "query: "
+    prompts = SentenceTransformer(str(out), device="cpu").prompts
+    assert (prompts["query"], prompts["name"]) == ("query: ", "name: ")
     card = (out / "README.md").read_text()
     assert "| nfcorpus |" in card and "| 1 | 64 | 48 |" in card
     assert str(folder) not in card

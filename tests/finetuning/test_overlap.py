@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cmbert_retrieval.errors import ConfigError, CorpusError
+from cmbert_retrieval.finetuning.data_recipe import OverlapRecipe
 from cmbert_retrieval.finetuning.overlap import Overlaps, content_words
-from cmbert_retrieval.finetuning.recipe import OverlapRecipe
 
 DOCUMENT = (
     "In 1973 the crystalline lens of vertebrates, including that of humans, was examined by electrophoresis, "
