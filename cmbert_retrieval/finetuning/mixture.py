@@ -113,18 +113,18 @@ class PairRows:
 class TextRows:
     """The texts of a source with the teacher's vectors."""
 
-    def __init__(self, data: Path, name: str, *, prompts: Sequence[str] = ("",)) -> None:
+    def __init__(self, data: Path, name: str, *, prompt: str = "") -> None:
         """Open them.
 
         Args:
             data: the folder of prepared pairs.
             name: the source's.
-            prompts: put before them, in turn.
+            prompt: put before them.
 
         Raises:
             ConfigError: the teacher has not been asked about all of them.
         """
-        self.table, self._prompts = Table(data / TEXTS / f"{name}.arrow"), prompts
+        self.table, self._prompt = Table(data / TEXTS / f"{name}.arrow"), prompt
         path = data / VECTORS / f"{name}.npy"
         if not path.is_file():
             raise ConfigError(f"{path}: no vectors of a teacher; run: cmbert finetune prepare")
@@ -145,8 +145,8 @@ class TextRows:
         vectors = torch.from_numpy(self.vectors[list(rows)].astype(np.float32))
         texts = self.table.take("text", rows)
         return [
-            {"text": self._prompts[row % len(self._prompts)] + text, "label": vector}
-            for row, text, vector in zip(rows, texts, vectors, strict=True)
+            {"text": self._prompt + text, "label": vector}
+            for text, vector in zip(texts, vectors, strict=True)
         ]
 
 
@@ -215,10 +215,8 @@ def open_stage(
     parts: dict[str, dict[int, Any]] = {}
     batches: list[list[Key]] = []
     if stage.texts:
-        texts = {
-            place: TextRows(data, name, prompts=recipe.text_prompts_of(name))
-            for place, name in enumerate(names)
-        }
+        prompt = recipe.model.document_prompt
+        texts = {place: TextRows(data, name, prompt=prompt) for place, name in enumerate(names)}
         parts[TEXTS_NAME] = texts
         batches += _text_batches(recipe, stage, number, texts)
     if stage.pairs:

@@ -278,12 +278,6 @@ class FinetuneRecipe(Section):
             return model.name_prompt, model.name_prompt
         return model.query_prompt, model.document_prompt
 
-    def text_prompts_of(self, source: str) -> list[str]:
-        """Return what is put, in turn, in front of a source's texts: names are read in both ways."""
-        model = self.model
-        names = [model.name_prompt] if source in model.name_sources else []
-        return [model.document_prompt, *names]
-
 
 def load_finetune_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> FinetuneRecipe:
     """Read the recipe of a fine-tuning run.
