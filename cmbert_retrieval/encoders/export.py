@@ -37,7 +37,6 @@ from cmbert_retrieval.encoders.manifest import (
 )
 from cmbert_retrieval.encoders.modernbert_graph import is_plain_modernbert
 from cmbert_retrieval.encoders.modules import is_two_models, pools_without_prompt
-from cmbert_retrieval.encoders.names import NAME
 from cmbert_retrieval.encoders.onnx import OnnxEncoder
 from cmbert_retrieval.errors import ConfigError, EncoderError, MissingExtraError
 from cmbert_retrieval.storage import fsync_folder, fsync_tree, plain_mode
@@ -292,7 +291,7 @@ def _scales_from(encoder: SentenceTransformersEncoder, texts: Sequence[str]) -> 
         encoder.model, dim=identity.dim, pooling=identity.pooling
     ):
         return []
-    prompts = sorted({identity.prompts.get(side, "") for side in ("query", "document", NAME)})
+    prompts = sorted({*{"query": "", "document": "", **identity.prompts}.values()})
     rows = encoder.model.tokenizer(
         [prompt + text for prompt in prompts for text in (*PROBE_TEXTS, *texts[::2])],
         truncation=True,

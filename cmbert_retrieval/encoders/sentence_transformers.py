@@ -156,7 +156,7 @@ class SentenceTransformersEncoder:
         """Return the same encoder with other prompts; both share the model."""
         other = copy.copy(self)
         other._unhashed = replace(self._unhashed, prompts=dict(prompts))
-        other.__dict__.pop("identity", None)
+        other.__dict__["identity"] = replace(self.identity, prompts=dict(prompts))  # weights are hashed once
         return other
 
     @property

@@ -144,9 +144,7 @@ def test_rows_have_their_vectors_and_negatives(tmp_path: Path) -> None:
             assert name == "b" or negatives[0] == f"a answers {(key.row + 7) % 40}"
 
 
-def test_only_pairs_of_names_have_the_prompt_for_names(
-    tmp_path: Path,
-) -> None:
+def test_only_pairs_of_names_have_the_prompt_for_names(tmp_path: Path) -> None:
     data = prepared(tmp_path, {"a": 40, "b": 40})
     model = {"checkpoint": "none", "query_prompt": "q: ", "name_prompt": "n: ", "name_sources": ["b"]}
     rows, batches, _ = open_stage(recipe(["a", "b"], {**STAGE, "negatives": 1}, model=model), 0, data)
