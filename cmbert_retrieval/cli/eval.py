@@ -60,7 +60,11 @@ def run(
         bool, typer.Option("--check", help="Compare with the expected scores; end with 1 when one is missed.")
     ] = False,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Write the scores down as those to expect from now on.")
+        bool,
+        typer.Option(
+            "--accept",
+            help="Write the scores down as those to expect from now on; with --only, the others stay.",
+        ),
     ] = False,
     run_file: Annotated[
         Path | None, typer.Option("--run", help="Measure this TREC run instead of a suite.")
@@ -156,8 +160,8 @@ def _measure_suite(
 
     whole = load_suite(name, overrides=settings)
     suite = narrowed(whole, only)
-    if accept and (only or settings):
-        raise ConfigError("--accept writes the scores of a whole suite as it is: leave --only and --set out")
+    if accept and settings:
+        raise ConfigError("--accept writes the scores of a suite as it is: leave --set out")
     file = expectations.expected_file(name)
     wanted = expectations.load_expected(file) if check else None
     target = out if out is not None else Path("eval-results") / suite.name
@@ -176,7 +180,7 @@ def _measure_suite(
         _print_results(results, suite)
         typer.echo(f"runs and values: {target}", err=True)
     if accept:
-        expectations.accept(file, suite, results, command=f"cmbert eval {name} --check")
+        expectations.accept(file, whole, results, command=f"cmbert eval {name} --check")
         typer.echo(f"written down in {file}", err=True)
     if wanted is not None:
         verdicts = expectations.compare(results, expectations.narrowed(wanted, suite))

@@ -131,24 +131,39 @@ def accept(path: Path, suite: SuiteRecipe, results: Results, *, command: str) ->
     """Write what was measured down as what is expected, with the suite's tolerances and marks.
 
     Args:
-        path: the file; it is written anew.
-        suite: what was measured.
-        results: all of it.
+        path: the file; it is written anew. Scores of it that were not measured this time stay.
+        suite: the whole of it.
+        results: what was measured.
         command: what measures it again.
+
+    Raises:
+        ConfigError: a score was not measured, and the file has none of it.
     """
     measure = suite.measures[0]
-    scores = [
-        ExpectedScore(
-            set=score.set,
-            system=score.system,
-            queries=score.queries,
-            score=round(score.values[measure], 4),
-            tolerance=suite.systems[score.system].tolerance,
-            trained_on_set=score.trained_on_set,
-            mark=suite.marks.get(score.set, {}).get(score.system),
+    pairs = [(name, system) for name in suite.set_names() for system in suite.systems]
+    known: dict[tuple[str, str], tuple[int, float]] = {}
+    if path.is_file() and len(results.scores) < len(pairs):
+        known = {(one.set, one.system): (one.queries, one.score) for one in load_expected(path).scores}
+    for score in results.scores:
+        known[score.set, score.system] = score.queries, round(score.values[measure], 4)
+    scores = []
+    for name, system in pairs:
+        if (name, system) not in known:
+            raise ConfigError(
+                f"{path}: has no score of '{system}' on '{name}', which was not measured; leave --only out"
+            )
+        queries, value = known[name, system]
+        scores.append(
+            ExpectedScore(
+                set=name,
+                system=system,
+                queries=queries,
+                score=value,
+                tolerance=suite.systems[system].tolerance,
+                trained_on_set=suite.systems[system].trained_on_set(name),
+                mark=suite.marks.get(name, {}).get(system),
+            )
         )
-        for score in results.scores
-    ]
     expected = Expected(suite=suite.name, about=suite.about, measure=measure, command=command, scores=scores)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f"# What {command} has to come to. Written by the same command with --accept.\n"

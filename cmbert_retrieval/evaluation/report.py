@@ -53,7 +53,7 @@ def _cell(score: ExpectedScore | None, best: float) -> str:
     if score.score == best:
         text = f"**{text}**"
     if score.mark is not None and score.score < score.mark:
-        text += f" (misses {score.mark:.2f})"
+        text += f" (misses {score.mark:.3f})"
     return text
 
 

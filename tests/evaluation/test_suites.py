@@ -66,6 +66,24 @@ def test_what_is_accepted_passes_the_check_and_a_lower_score_fails_it(
     assert printed.err.splitlines()[-1].startswith("cmbert: 1 of 1 scores are not as ")
 
 
+def test_scores_that_were_not_measured_again_stay(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(suite), "--accept"]) == 0
+    suite.write_text(
+        suite.read_text().replace("systems: {", "systems: {more: {mode: lexical, tolerance: 0.1}, ")
+    )
+    assert main(["eval", str(suite), "--accept", "--only", "words"]) == 1
+    assert "has no score of 'more' on 'zinc', which was not measured" in capsys.readouterr().err
+    (tmp_path / "data/zinc/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    assert main(["eval", str(suite), "--accept", "--only", "more"]) == 0
+    scores = load_expected(tmp_path / "eval/expected/mine.yaml").scores
+    assert [(one.system, one.score, one.tolerance) for one in scores] == [
+        ("more", 0, 0.1),
+        ("words", 1, 0.005),
+    ]
+
+
 def test_a_run_from_elsewhere_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.trec").write_text("1 Q0 a 1 2.0 x\n1 Q0 b 2 1.0 x\n")
     (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n1\tb\t1\n2\ta\t1\n")
@@ -185,7 +203,7 @@ def test_the_table_shows_the_best_and_what_is_missed(tmp_path: Path) -> None:
     )
     (tmp_path / "e.yaml").write_text(f"suite: mine\nmeasure: nDCG@10\ncommand: x\nscores:\n{rows}")
     shown = table([load_expected(tmp_path / "e.yaml")])
-    assert shown.splitlines()[-1] == "| s | 1,200 | 0.500 (misses 0.60) | **0.750** | yes |"
+    assert shown.splitlines()[-1] == "| s | 1,200 | 0.500 (misses 0.600) | **0.750** | yes |"
     assert with_table(f"x\n{BEGIN}\nold\n{END}\ny", [load_expected(tmp_path / "e.yaml")]).count("old") == 0
     with pytest.raises(ConfigError, match="the page has no lines"):
         with_table("x", [])
