@@ -19,12 +19,12 @@ EXTRAS_FLAGS ?= -q
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-extras lint eval bench bench-pyserini gpu-check wheel clean
+.PHONY: help demo test test-extras lint eval bench bench-pyserini gpu-check wheel wheelhouse clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(DONE)/minilm ## build the ICD-10-CM index and ask it five questions; PMC=path indexes and asks articles too
+demo: $(DONE)/base ## build the ICD-10-CM index and ask it five questions; PMC=path indexes and asks articles too
 	@$(RUN) cmbert_retrieval demo $(if $(PMC),--pmc '$(PMC)')
 
 test: export HF_HUB_OFFLINE := 1
@@ -63,6 +63,14 @@ wheel: $(DONE)/venv ## build the wheel into dist/
 	@rm -rf build
 	@ls dist/*.whl
 
+wheelhouse: $(DONE)/venv ## the wheel and all that it needs, into dist/wheelhouse/: for machines without a network
+	@echo "building the wheel and fetching what it needs (a minute)"
+	@rm -rf build dist/wheelhouse
+	@$(RUN) pip --disable-pip-version-check -qq wheel --constraint constraints.txt --wheel-dir dist/wheelhouse .
+	@rm -rf build
+	@du -sh dist/wheelhouse
+	@echo 'there: pip install --no-index --find-links dist/wheelhouse cmbert-retrieval'
+
 clean: ## remove builds and caches (not .venv: rm -r .venv)
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find cmbert_retrieval tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -77,6 +85,11 @@ $(DONE)/venv:
 	"install them (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@$(RUN) pip --version >/dev/null 2>&1 || { echo "making $(VENV)"; '$(PYTHON)' -m venv --clear $(VENV); }
 	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/base: pyproject.toml constraints.txt | $(DONE)/venv
+	@echo "installing the library into $(VENV) (half a minute to some minutes)"
+	@$(INSTALL) --editable .
+	@touch $@
 
 $(DONE)/dev: pyproject.toml constraints.txt | $(DONE)/venv
 	@echo "installing the library and its test tools (half a minute to some minutes)"

@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the prepared pairs that they learnt from")
     parser.add_argument("--out", type=Path, required=True, help="folder for shapes.csv and shapes.png")
     arguments = parser.parse_args()
-    minilm = load_encoder("default", threads=1, max_tokens=TOKENS)
+    minilm = load_encoder("minilm", threads=1, max_tokens=TOKENS)
     texts = {"short": titles(512), "long": passages(arguments.data, minilm, 24)}
     rows: list[dict[str, Any]] = []
     for run in arguments.runs:

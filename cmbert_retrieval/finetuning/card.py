@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cmbert_retrieval.encoders.named import full_name
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.report import Report
 from cmbert_retrieval.pretraining.callbacks import HELD_OUT_TABLE, TRAINING_TABLE
@@ -80,8 +81,8 @@ def model_card(recipe: FinetuneRecipe, report: Report, stages: Sequence[Path]) -
 def _teacher(recipe: FinetuneRecipe) -> str:
     if recipe.teacher is None:
         return ""
-    name = "all-MiniLM-L6-v2" if recipe.teacher.model == "minilm" else _name(recipe.teacher.model)
-    return f", taught by {name}"
+    model = recipe.teacher.model
+    return f", taught by {full_name(model) or _name(model)}"
 
 
 def _name(model: str) -> str:

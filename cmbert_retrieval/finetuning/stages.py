@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity, Progress
-from cmbert_retrieval.encoders.default import packaged_model
 from cmbert_retrieval.encoders.load import load_encoder
+from cmbert_retrieval.encoders.named import full_name, trained_folder
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.mining import MinedPair, MiningReport, mine
 from cmbert_retrieval.finetuning.prepare import (
@@ -38,9 +38,6 @@ from cmbert_retrieval.storage import atomic_file, fsync_file, make_folder, sha25
 if TYPE_CHECKING:
     from cmbert_retrieval.finetuning.training import Outcome
     from cmbert_retrieval.pretraining.callbacks import Bar
-
-MINILM = "minilm"
-"""The teacher that the extra of this name brings."""
 
 MINED_TOGETHER = 500_000
 """Pairs of a source whose positives are searched together: what is held in memory."""
@@ -69,6 +66,12 @@ def run(recipe: FinetuneRecipe, data: Path, out: Path, *, bars: Bars) -> Outcome
         _check_made(data / VECTORS, recipe.teacher.model_dump(mode="json"), data)
     if recipe.negatives is not None and _needs_negatives(recipe):
         _check_made(data / NEGATIVES, recipe.negatives.model_dump(mode="json"), data)
+        for name in _mined_sources(recipe):
+            if not (data / NEGATIVES / f"{name}.json").is_file():
+                raise ConfigError(
+                    f"{data / NEGATIVES}: nothing was mined for the pairs of '{name}'; run first: "
+                    f"cmbert finetune prepare RECIPE --out {data}"
+                )
     from cmbert_retrieval.finetuning.training import finetune
 
     begin = None
@@ -104,14 +107,14 @@ def prepare_all(recipe: FinetuneRecipe, data: Path, bars: Bars, *, restart: bool
 
 def open_teacher(recipe: TeacherRecipe) -> Encoder:
     """Return the teacher of a recipe."""
-    name = None if recipe.model == MINILM else recipe.model
-    return load_encoder(name, max_tokens=recipe.max_tokens, dtype=recipe.dtype)
+    return load_encoder(recipe.model, max_tokens=recipe.max_tokens, dtype=recipe.dtype)
 
 
 def teacher_folder(recipe: TeacherRecipe) -> Path:
     """Return where the teacher's own weights and tokenizer are."""
-    if recipe.model == MINILM:
-        return packaged_model()
+    ours = full_name(recipe.model)
+    if ours is not None:
+        return trained_folder(ours)
     if Path(recipe.model).is_dir():
         return Path(recipe.model)
     folder: Path = load_encoder(recipe.model, backend="sentence_transformers").folder  # type: ignore[attr-defined]
@@ -178,7 +181,9 @@ def _words(recipe: TeacherRecipe, tables: Iterable[Table], dim: int, bars: Bars)
 def mine_all(
     recipe: FinetuneRecipe, negatives: NegativesRecipe, data: Path, encoder: Encoder | None, bars: Bars
 ) -> None:
-    """Find negatives for the pairs of every source, among its own positives, as far as they are not there.
+    """Find negatives for the pairs that stages take them for, as far as they are not there.
+
+    Those of a source are found among its own positives.
 
     Args:
         recipe: whose sources are searched.
@@ -194,7 +199,7 @@ def mine_all(
     _begin(folder, negatives.model_dump(mode="json"), data)
     if negatives.encoder is not None:
         encoder = None
-    for name in recipe.data.sources:
+    for name in _mined_sources(recipe):
         table = Table(data / TRAIN / f"{name}.arrow")
         how = negatives.model_copy(update={"margin": None}) if name in negatives.complete else negatives
         total = MiningReport()
@@ -222,6 +227,18 @@ def _needs_vectors(recipe: FinetuneRecipe) -> bool:
 
 def _needs_negatives(recipe: FinetuneRecipe) -> bool:
     return any(stage.negatives for stage in recipe.stages)
+
+
+def _mined_sources(recipe: FinetuneRecipe) -> list[str]:
+    """Return the sources whose pairs come in a stage that takes negatives along."""
+    return [
+        name
+        for name, source in recipe.data.sources.items()
+        if any(
+            stage.pairs and stage.negatives and stage.pair_weights.get(name, source.weight)
+            for stage in recipe.stages
+        )
+    ]
 
 
 def _precision(encoder: Encoder) -> str:

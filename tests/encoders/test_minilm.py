@@ -18,7 +18,7 @@ pytestmark = [
 
 OPEN = """
 from cmbert_retrieval.encoders import load_encoder
-encoder = load_encoder()
+encoder = load_encoder("minilm")
 vectors = encoder.encode_document(["myocardial infarction", "ear wax"])
 near, far = vectors @ encoder.encode_query(["heart attack"])[0]
 assert near > far + 0.3, (near, far)
@@ -73,8 +73,8 @@ def test_int8_agrees_with_float32_on_icd_titles(cache: Path, monkeypatch: pytest
         {entry.findtext("desc", "") for entry in ElementTree.parse(tabular).getroot().iter("diag")}
     )
     titles = random.Random(3).sample(titles, 300)
-    exact = load_encoder(backend="sentence_transformers", device="cpu", dtype="float32")
-    agreement = compare_vectors(exact.encode_document(titles), load_encoder().encode_document(titles))
+    exact = load_encoder("minilm", backend="sentence_transformers", device="cpu", dtype="float32")
+    agreement = compare_vectors(exact.encode_document(titles), load_encoder("minilm").encode_document(titles))
     assert agreement.min_cosine >= 0.97
     assert agreement.mean_cosine >= 0.99
     assert agreement.rank_correlation >= 0.98

@@ -365,3 +365,16 @@ def test_preparing_again_and_other_negatives(folder: Path, tiny_encoder_path: Pa
     before = (folder / "data/negatives/articles/0000.npy").read_bytes()
     prepare_all(made, folder / "data", lambda *about: nullcontext(NoBar()), restart=True)
     assert (folder / "data/negatives/articles/0000.npy").read_bytes() == before
+
+
+def test_negatives_are_mined_for_pairs_that_come_along(tiny_encoder_path: Path, tmp_path: Path) -> None:
+    (articles,) = sources(tmp_path).values()
+    more = {**articles, "path": str(tmp_path / "more.jsonl"), "pairs": ["title-text"]}
+    (tmp_path / "more.jsonl").write_text('{"_id": "m", "title": "gout", "text": "Crystals in a joint."}\n')
+    stage = {"pairs": 48, "pair_batch": 16, "learning_rate": 1e-3, "negatives": 2, "tokens": 64}
+    both = {"data": {"sources": {"articles": articles, "more": more}, "held_out": 0.2}}
+    made = recipe(tmp_path, tiny_encoder_path, **both, stages=[{**stage, "pair_weights": {"more": 0}}])
+    prepare_all(made, tmp_path / "data", lambda *about: nullcontext(NoBar()))
+    assert [path.stem for path in (tmp_path / "data/negatives").glob("[am]*.json")] == ["articles"]
+    with pytest.raises(ConfigError, match="nothing was mined for the pairs of 'more'; run first"):
+        finetune(recipe(tmp_path, tiny_encoder_path, **both, stages=[stage]), tmp_path)
