@@ -152,7 +152,8 @@ def encoding(data: Path, results: Results) -> None:
     long = long_texts(data, ours, LONG)
     titles = icd_titles(SHORT)
     short = cut_to(long_texts(data, ours, 4 * LONG), ours, 64)
-    compare_mini(results, ours, [("titles of ICD-10-CM", titles), ("64 tokens", short), ("256 tokens", long)])
+    full = cut_to(long, ours, 256)
+    compare_mini(results, ours, [("titles of ICD-10-CM", titles), ("64 tokens", short), ("256 tokens", full)])
     sets = (("titles of ICD-10-CM", titles), ("256 tokens", long))
     for name, texts in sets:
         compare(results, f"MiniLM, {name}", ours, theirs, texts, mark="ratio >= 2", repeats=REPEATS)
