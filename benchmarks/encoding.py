@@ -149,10 +149,9 @@ def encoding(data: Path, results: Results) -> None:
     ours = load_encoder("minilm", backend="onnx")
     source: Any = load_encoder("minilm", backend="sentence_transformers", device="cpu", dtype="float32")
     theirs = SentenceTransformer(str(source.folder), device="cpu")
-    long = long_texts(data, ours, LONG)
-    titles = icd_titles(SHORT)
-    short = cut_to(long_texts(data, ours, 4 * LONG), ours, 64)
-    full = cut_to(long, ours, 256)
+    articles = long_texts(data, ours, 4 * LONG)
+    titles, long = icd_titles(SHORT), articles[:LONG]
+    short, full = cut_to(articles, ours, 64), cut_to(long, ours, 256)
     compare_mini(results, ours, [("titles of ICD-10-CM", titles), ("64 tokens", short), ("256 tokens", full)])
     sets = (("titles of ICD-10-CM", titles), ("256 tokens", long))
     for name, texts in sets:

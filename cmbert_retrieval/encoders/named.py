@@ -38,10 +38,16 @@ def folder_of(name: str) -> Path:
     return _ENCODERS[name][1]()
 
 
-def trained_folder(name: str) -> Path:
-    """Return the folder that sentence-transformers opens, by one of ``NAMES``: as it came.
+def trained_folder(name: str | Path | None) -> Path | None:
+    """Return the folder that sentence-transformers opens, as it came; None for no name of ours.
+
+    Args:
+        name: as users give it; None is the default one.
 
     Raises:
         MissingExtraError, EncoderError: as ``folder_of`` does.
     """
-    return packaged_model() if full_name(name) == MINILM_NAME else folder_of(name)
+    ours = full_name(name)
+    if ours is None:
+        return None
+    return packaged_model() if ours == MINILM_NAME else folder_of(ours)

@@ -121,11 +121,10 @@ def encoder_run(rows: Rows, queries: Mapping[str, str], k: int, *, model: str | 
         raise MissingExtraError.of("the baseline 'sentence-transformers'", "sentence-transformers", "train")
     from sentence_transformers import SentenceTransformer
 
-    from cmbert_retrieval.encoders.named import full_name, trained_folder
+    from cmbert_retrieval.encoders.named import trained_folder
     from cmbert_retrieval.encoders.sentence_transformers import quiet_loading
 
-    ours = full_name(model)
-    name = str(trained_folder(ours)) if ours is not None else str(model)
+    name = str(trained_folder(model) or model)
     with quiet_loading():
         encoder = SentenceTransformer(name, device="cpu")
     prompt = encoder.prompts.get(NAME) if rows.named else None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cmbert_retrieval.encoders.base import Encoder, EncoderIdentity, Progress
 from cmbert_retrieval.encoders.load import load_encoder
-from cmbert_retrieval.encoders.named import full_name, trained_folder
+from cmbert_retrieval.encoders.named import trained_folder
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.mining import MinedPair, MiningReport, mine
 from cmbert_retrieval.finetuning.prepare import (
@@ -64,7 +64,7 @@ def run(recipe: FinetuneRecipe, data: Path, out: Path, *, bars: Bars) -> Outcome
     check_prepared(recipe, data)
     if recipe.teacher is not None and _needs_vectors(recipe):
         _check_made(data / VECTORS, recipe.teacher.model_dump(mode="json"), data)
-    if recipe.negatives is not None and _needs_negatives(recipe):
+    if recipe.negatives is not None and _mined_sources(recipe):
         _check_made(data / NEGATIVES, recipe.negatives.model_dump(mode="json"), data)
         for name in _mined_sources(recipe):
             if not (data / NEGATIVES / f"{name}.json").is_file():
@@ -100,7 +100,7 @@ def prepare_all(recipe: FinetuneRecipe, data: Path, bars: Bars, *, restart: bool
         searching = RememberingEncoder(teacher, cache)
         if _needs_vectors(recipe):
             ask(recipe, data, teacher, cache, bars)
-    if recipe.negatives is not None and _needs_negatives(recipe):
+    if recipe.negatives is not None and _mined_sources(recipe):
         mine_all(recipe, recipe.negatives, data, searching, bars)
     return report
 
@@ -112,9 +112,9 @@ def open_teacher(recipe: TeacherRecipe) -> Encoder:
 
 def teacher_folder(recipe: TeacherRecipe) -> Path:
     """Return where the teacher's own weights and tokenizer are."""
-    ours = full_name(recipe.model)
+    ours = trained_folder(recipe.model)
     if ours is not None:
-        return trained_folder(ours)
+        return ours
     if Path(recipe.model).is_dir():
         return Path(recipe.model)
     folder: Path = load_encoder(recipe.model, backend="sentence_transformers").folder  # type: ignore[attr-defined]
@@ -223,10 +223,6 @@ def mine_all(
 
 def _needs_vectors(recipe: FinetuneRecipe) -> bool:
     return any(stage.texts for stage in recipe.stages)
-
-
-def _needs_negatives(recipe: FinetuneRecipe) -> bool:
-    return any(stage.negatives for stage in recipe.stages)
 
 
 def _mined_sources(recipe: FinetuneRecipe) -> list[str]:

@@ -41,10 +41,7 @@ class WriteLock:
             try:
                 make_folder(self._path.parent)
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except (
-                FileNotFoundError,
-                FileExistsError,
-            ):  # the second: a folder that went before it was looked at
+            except (FileNotFoundError, FileExistsError):  # the latter: gone before it was seen to be one
                 if attempt == _TRIES - 1:
                     raise
                 continue
