@@ -3,11 +3,11 @@
     python pretraining/mini_data.py --data ../shared/data --out runs/mini/sources
 
 Only what a model that is handed on may be trained on is taken: articles under CC BY or CC0, answers, cases
-and visits under CC BY 4.0, abstracts under MIT or CC BY 4.0 or in the public domain, and the names of free
-code systems and ontologies. Of visits, dialogues, questions, annotated abstracts and look-ups the training
-parts are taken alone; what the frozen splits hold out, ``cmbert pretrain prepare`` leaves out. Written beside
-the sources are the ids of articles that test and validation questions were asked about (``exclude_ids``), and
-the names that code look-ups ask for (``exclude_names``).
+and visits under CC BY 4.0, abstracts under MIT or CC BY 4.0 or in the public domain, the names of free code
+systems and ontologies, and what ``vocabularies.py`` reads. Of visits, dialogues, questions, annotated
+abstracts and look-ups the training parts are taken alone; what the frozen splits hold out, ``cmbert pretrain
+prepare`` leaves out. Written beside the sources are the ids of articles that test and validation questions
+were asked about (``exclude_ids``), and the names that code look-ups ask for (``exclude_names``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from phrases import phrases
+from phrases import common_words, phrases
+from vocabularies import chemicals, genes, meanings, processes
 
 from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.corpora.jsonl import read_objects
@@ -44,7 +45,7 @@ ARTICLES = (
 )
 CC_BY = "CC BY 4.0"
 OPEN = ("CC BY", "CC0")
-PHRASES = 250_000
+PHRASES = 600_000
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -227,14 +228,50 @@ def supplies(data: Path) -> Iterator[Row]:
 
 def asked(data: Path) -> Iterator[Row]:
     """Yield phrases by chance; see ``phrases.py``."""
+    entries = list(meanings())
+    pools = (
+        (3, common_words(text for _, meaning, sentences in entries for text in (meaning, *sentences))),
+        (2, sorted({words[0] for words, *_ in entries})),
+        (1, [symbol for symbol, *_ in genes()]),
+        (1, [name for name in chemicals() if len(name) <= MOST_CHARACTERS]),
+        (1, [name for name in processes() if len(name) <= MOST_CHARACTERS]),
+    )
     texts = (
         sentence
         for source in (articles, answers, plants)
         for row in source(data)
         for sentence in _SENTENCE_END.split(row["text"])
     )
-    for number, phrase in enumerate(phrases(texts, PHRASES)):
+    for number, phrase in enumerate(phrases(texts, pools, PHRASES)):
         yield {"_id": f"phrase-{number}", "text": phrase}
+
+
+MOST_CHARACTERS = 32
+"""Of a name in a phrase."""
+
+
+def english(_: Path) -> Iterator[Row]:
+    """Yield what words of English mean, with and without the words, and sentences with them."""
+    for number, (words, meaning, sentences) in enumerate(meanings()):
+        said = f"{', '.join(words)}: {meaning}" if number % 2 else meaning
+        for place, text in enumerate([said, *sentences]):
+            yield {"_id": f"{number}-{place}", "text": text}
+
+
+def gene_names(_: Path) -> Iterator[Row]:
+    """Yield genes: their names, and their symbols in turns alone and with the name."""
+    for symbol, name, others in genes():
+        yield term(symbol, "hgnc", f"{name} ({symbol})" if len(symbol) % 2 else name, [symbol, *others])
+
+
+def names_alone(names: Callable[[], Iterator[str]]) -> Callable[[Path], Iterator[Row]]:
+    """Return what yields names, each as a text of its own."""
+
+    def texts(_: Path) -> Iterator[Row]:
+        for number, name in enumerate(names()):
+            yield {"_id": str(number), "text": name}
+
+    return texts
 
 
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
@@ -268,7 +305,6 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "chemistry": chemistry,
     "cases": cases,
     "visits": visits,
-    "phrases": asked,
     "mesh": mesh,
     "mondo": ontology("ontology_mondo/mondo.jsonl.gz", "mondo", "MONDO:"),
     "doid": ontology("ontology_doid/doid.jsonl.gz", "doid"),
@@ -276,6 +312,11 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "hcpcs": supplies,
     "synonyms": looked_up("icd10cm-synonyms"),
     "lookups": looked_up("icd9cm-titles", "icd10cm-external-cause", "icd10cm-neoplasm", "hcpcs-short"),
+    "phrases": asked,
+    "english": english,
+    "genes": gene_names,
+    "chemicals": names_alone(chemicals),
+    "processes": names_alone(processes),
 }
 
 
@@ -286,6 +327,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/mini/sources"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, lines in {
+        "asked-about.txt": asked_about(arguments.data),
+        "names.txt": held_out_names(arguments.data),
+    }.items():
+        with atomic_file(arguments.out / name) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
     for name, source in SOURCES.items():
         count = 0
         with atomic_file(arguments.out / f"{name}.jsonl") as file:
@@ -293,12 +340,6 @@ def main() -> None:
                 file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
                 count += 1
         sys.stderr.write(f"{name}: {count:,} documents\n")
-    for name, lines in {
-        "asked-about.txt": asked_about(arguments.data),
-        "names.txt": held_out_names(arguments.data),
-    }.items():
-        with atomic_file(arguments.out / name) as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
 
 
 if __name__ == "__main__":

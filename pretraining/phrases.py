@@ -10,14 +10,16 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cmbert_retrieval.finetuning.telegrams import FUNCTION_WORDS
-from cmbert_retrieval.pretraining.salience import general_english
 
 SEED = 7
 COMMON = 30_000
 """Words of English at large, the most frequent ones, that are all equally likely."""
+
+_TOPICS, _SYMBOLS = 4, 3
+"""How often a slot is filled with them, beside the weights of the pools that are given."""
 
 _SHAPES = """
     A | A | A | A B | A B | A B | A and B | A or B | A of B | A in B | A for B | A with B | A from B
@@ -55,19 +57,16 @@ _MOST_WORDS = 3
 """Of a topic from a text."""
 
 
-def phrases(texts: Iterable[str], count: int) -> Iterator[str]:
+def phrases(texts: Iterable[str], pools: Sequence[tuple[float, Sequence[str]]], count: int) -> Iterator[str]:
     """Yield ``count`` phrases, the same ones each time.
 
     Args:
         texts: biomedical ones. One topic of each, and the symbols that come more than once, are what the
-            phrases are about; the rest are common words.
+            phrases are about, beside the pools.
+        pools: weights, and words or names of which all are equally likely.
         count: how many.
-
-    Raises:
-        MissingExtraError: the package ``wordfreq`` is not there.
     """
     draw = random.Random(SEED)
-    common = _common_words()
     shapes = [shape.strip() for line in _SHAPES.strip().splitlines() for shape in line.split("|")]
     topics: list[str] = []
     counts: Counter[str] = Counter()
@@ -76,8 +75,8 @@ def phrases(texts: Iterable[str], count: int) -> Iterator[str]:
         if topic := _topic(text, draw):
             topics.append(topic)
     symbols = sorted(word for word, count in counts.items() if count > 1 and len(word) <= _LONGEST_SYMBOL)
-    pools = [(pool, weight) for pool, weight in ((common, 3), (topics, 4), (symbols, 3)) if pool]
-    kinds, weights = [pool for pool, _ in pools], [weight for _, weight in pools]
+    filling = [each for each in (*pools, (_TOPICS, topics), (_SYMBOLS, symbols)) if each[1]]
+    weights, kinds = [weight for weight, _ in filling], [pool for _, pool in filling]
 
     def filled(_: re.Match[str]) -> str:
         (pool,) = draw.choices(kinds, weights)
@@ -87,10 +86,13 @@ def phrases(texts: Iterable[str], count: int) -> Iterator[str]:
         yield _SLOT.sub(filled, draw.choice(shapes))
 
 
-def _common_words() -> list[str]:
-    shares = general_english()
-    words = [word for word in shares if word.isalpha() and len(word) > 2 and word not in FUNCTION_WORDS]
-    return sorted(words, key=lambda word: (-shares[word], word))[:COMMON]
+def common_words(texts: Iterable[str]) -> list[str]:
+    """Return the words that most of some texts have, but for function words."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word in text.lower().split() if word.isalpha() and len(word) > 2)
+    words = [word for word in counts if word not in FUNCTION_WORDS]
+    return sorted(words, key=lambda word: (-counts[word], word))[:COMMON]
 
 
 def _topic(text: str, draw: random.Random) -> str:

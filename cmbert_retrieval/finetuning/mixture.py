@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, Dataset
 
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.finetuning.drawing import PAIRS_NAME, TEXTS_NAME, answered, drawn
 from cmbert_retrieval.finetuning.prepare import NEGATIVES, TEXTS, TRAIN, VECTORS
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
 from cmbert_retrieval.finetuning.tables import Table
 
 logger = logging.getLogger(__name__)
-
-PAIRS_NAME, TEXTS_NAME = "pairs", "texts"
-"""What batches of pairs and of texts are called: each has a loss of its own."""
 
 _TRIES = 20
 """Times the size of a batch that is looked at to fill it without equal texts."""
@@ -122,10 +120,10 @@ class TextRows:
             prompt: put before them.
 
         Raises:
-            ConfigError: the teacher has not been asked about all of them.
+            ConfigError: the teacher has not been asked.
         """
         self.table, self._prompt = Table(data / TEXTS / f"{name}.arrow"), prompt
-        path = data / VECTORS / f"{name}.npy"
+        self._path = path = data / VECTORS / f"{name}.npy"
         if not path.is_file():
             raise ConfigError(f"{path}: no vectors of a teacher; run: cmbert finetune prepare")
         mapped: Literal["r"] | None = "r" if len(self.table) else None  # nothing cannot be mapped
@@ -139,6 +137,15 @@ class TextRows:
     def __len__(self) -> int:
         """Return the number of texts."""
         return len(self.table)
+
+    def check(self, rows: Sequence[int]) -> None:
+        """Raise ``ConfigError`` unless the teacher was asked about all of some rows."""
+        missing = int((~answered(self.vectors, np.array(rows))).sum())
+        if missing:
+            raise ConfigError(
+                f"{self._path}: {missing} of the {len(rows)} texts that a stage draws have no vector, since "
+                "other stages were prepared; run: cmbert finetune prepare"
+            )
 
     def take(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Return texts with their vectors, as the trainer takes them."""
@@ -236,12 +243,6 @@ def open_stage(
     return StageRows(parts), [batches[place] for place in order.tolist()], counts
 
 
-def repeated(rows: int, count: int, random: np.random.Generator) -> list[int]:
-    """Return so many row numbers: all rows in an order by chance, again and again."""
-    rounds = [random.permutation(rows) for _ in range(-(-count // rows))]
-    return np.concatenate(rounds)[:count].tolist() if rounds else []
-
-
 def distinct_batches(
     rows: Sequence[Key], size: int, keys: Callable[[Key], set[int]]
 ) -> tuple[list[list[Key]], list[Key]]:
@@ -275,9 +276,9 @@ def _text_batches(
     recipe: FinetuneRecipe, stage: StageRecipe, number: int, parts: Mapping[int, TextRows]
 ) -> list[list[Key]]:
     rows = []
-    for source, share in _shares(recipe, parts, stage.texts, TEXTS_NAME, {}).items():
-        random = np.random.default_rng((recipe.seed, number, 0, source))
-        rows += [Key(TEXTS_NAME, source, row) for row in repeated(len(parts[source]), share, random)]
+    for source, drawn_rows in drawn(recipe, number, TEXTS_NAME, list(map(len, parts.values()))):
+        parts[source].check(drawn_rows)
+        rows += [Key(TEXTS_NAME, source, row) for row in drawn_rows]
     order = np.random.default_rng((recipe.seed, number, 0)).permutation(len(rows)).tolist()
     size = stage.text_batch
     batches = [[rows[place] for place in order[at : at + size]] for at in range(0, len(rows), size)]
@@ -295,9 +296,8 @@ def _pair_batches(
 
     batches: list[list[Key]] = []
     left: list[Key] = []
-    for source, share in _shares(recipe, parts, stage.pairs, PAIRS_NAME, stage.pair_weights).items():
-        random = np.random.default_rng((recipe.seed, number, 1, source))
-        rows = [Key(PAIRS_NAME, source, row) for row in repeated(len(parts[source]), share, random)]
+    for source, drawn_rows in drawn(recipe, number, PAIRS_NAME, list(map(len, parts.values()))):
+        rows = [Key(PAIRS_NAME, source, row) for row in drawn_rows]
         made, rest = distinct_batches(rows, stage.pair_batch, keys)
         batches += made
         left += rest
@@ -312,25 +312,6 @@ def _pair_batches(
             f"{stage.pair_batch}"
         )
     return batches
-
-
-def _shares(
-    recipe: FinetuneRecipe,
-    parts: Mapping[int, PairRows | TextRows],
-    count: int,
-    kind: str,
-    own: Mapping[str, float],
-) -> dict[int, int]:
-    """Return how many of ``count`` rows each source gives: by its size and its weight; ``own`` come first."""
-    given = [own.get(name, source.weight) for name, source in recipe.data.sources.items()]
-    weights = np.array([given[source] * len(part) for source, part in parts.items()])
-    if not weights.sum():
-        raise ConfigError(f"there are no {kind} prepared; see the report of the data")
-    wanted = count * weights / weights.sum()
-    shares = np.floor(wanted).astype(int)
-    for place in np.argsort(shares - wanted, kind="stable")[: count - shares.sum()]:
-        shares[place] += 1
-    return {source: int(share) for source, share in zip(parts, shares, strict=True) if share}
 
 
 def _keys(texts: Iterator[str], count: int) -> NDArray[np.int64]:

@@ -53,11 +53,15 @@ class TeacherRecipe(Section):
     model: str = "minilm"
     """``minilm`` for the one that the extra of this name brings, else a hub id or a folder."""
 
+    beside: str | None = None
+    """A second one, a hub id or a folder, asked about the same texts: what both say is brought to vectors as
+    long as the first one's. null: none."""
+
     max_tokens: int = Field(default=256, ge=16)
-    """Of a text that it reads."""
+    """Of a text that they read."""
 
     dtype: Literal["auto", "int8", "float32", "bfloat16"] = "auto"
-    """Its precision. auto: int8 where the model has an export, as ``minilm`` has."""
+    """Their precision. auto: int8 where a model has an export, as ``minilm`` has."""
 
     words: float = Field(default=0.0, ge=0)
     """Length of what a text's words say by themselves, beside the teacher's vector of length 1: the sum of
@@ -109,6 +113,12 @@ class StageRecipe(Section):
 
     pair_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Source -> how often its pairs come in this stage, beside their number. Not named: ``weight`` of it."""
+
+    text_rounds: int = Field(default=1, ge=1)
+    """How often each of them is seen: teachers that are slow are asked about fewer texts."""
+
+    text_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """The same for texts."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
     """The highest."""
@@ -238,9 +248,10 @@ class FinetuneRecipe(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> FinetuneRecipe:
         for stage in self.stages:
-            for name in stage.pair_weights:
-                if name not in self.data.sources:
-                    raise ValueError(f"a stage has pair_weights of '{name}', and no source is called so")
+            for weights in ("pair_weights", "text_weights"):
+                for name in getattr(stage, weights):
+                    if name not in self.data.sources:
+                        raise ValueError(f"a stage has {weights} of '{name}', and no source is called so")
         for name in self.negatives.complete if self.negatives is not None else ():
             if name not in self.data.sources:
                 raise ValueError(f"negatives.complete names '{name}', and no source is called so")
@@ -320,8 +331,9 @@ def _with_absolute_paths(
             data["exclude_names"] = absolute_path(data["exclude_names"], folder)
         data |= _with_absolute_folder(data, "overlap", folder)
     made |= _with_absolute_folder(made, "measured", folder)
-    for section, key in (("model", "checkpoint"), ("model", "tokenizer"), ("teacher", "model")):
-        made |= with_absolute_model(made, section, key, folder)
+    for section, keys in {"model": ("checkpoint", "tokenizer"), "teacher": ("model", "beside")}.items():
+        for key in keys:
+            made |= with_absolute_model(made, section, key, folder)
     return made | with_absolute_model(made, "negatives", "encoder", folder)
 
 

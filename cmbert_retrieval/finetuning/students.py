@@ -117,6 +117,7 @@ def _of_checkpoint(name: str, vocabulary: int) -> ModernBertModel:
         name, dtype="float32", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
     )
     checked_report(name, model, found, passed_over=_HEAD)
+    _as_large_as_random(model)
     return model
 
 
@@ -148,6 +149,16 @@ def _take_embeddings(model: ModernBertModel, teacher: Path, kept: list[int] | No
     with torch.no_grad():
         # As large as random ones are: the norm behind them takes any size, the optimizer does not.
         place[: len(there)] = there * (place.std() / there.std())
+
+
+def _as_large_as_random(model: ModernBertModel) -> None:
+    """Bring a table of whole numbers, as compact folders have it, to the size that an optimizer expects."""
+    import torch
+
+    table = model.embeddings.tok_embeddings.weight
+    if table.std() > 1:  # the norm behind it takes any size
+        with torch.no_grad():
+            table *= model.config.initializer_range / table.std()
 
 
 def _narrowed(table: torch.Tensor, width: int) -> torch.Tensor:

@@ -28,11 +28,10 @@ from cmbert_retrieval.encoders.devices import choose_device
 from cmbert_retrieval.errors import CmbertError, ConfigError
 from cmbert_retrieval.finetuning import packing
 from cmbert_retrieval.finetuning.card import ROWS, last_measured, model_card
+from cmbert_retrieval.finetuning.drawing import PAIRS_NAME, TEXTS_NAME
 from cmbert_retrieval.finetuning.losses import TeacherLoss
 from cmbert_retrieval.finetuning.measuring import Measures, encoder_of
 from cmbert_retrieval.finetuning.mixture import (
-    PAIRS_NAME,
-    TEXTS_NAME,
     StageBatches,
     StageRows,
     TextRows,

@@ -14,13 +14,13 @@ pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
 
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.finetuning.drawing import repeated
 from cmbert_retrieval.finetuning.mixture import (
     Key,
     PairRows,
     StageBatches,
     distinct_batches,
     open_stage,
-    repeated,
 )
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.tables import PAIR_COLUMNS, TEXT_COLUMNS, Table, TableWriter

@@ -25,6 +25,7 @@ from cmbert_retrieval.encoders import load_encoder  # noqa: E402
 from cmbert_retrieval.errors import ConfigError  # noqa: E402
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe  # noqa: E402
 from cmbert_retrieval.finetuning.stages import prepare_all, run  # noqa: E402
+from cmbert_retrieval.finetuning.tables import Table  # noqa: E402
 from cmbert_retrieval.pretraining.callbacks import NoBar  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch
@@ -216,7 +217,61 @@ def test_words_are_added_to_what_the_teacher_says(
     plain, worded = (np.load(data / "vectors/articles.npy") for data in (folder / "data", tmp_path))
     assert plain.shape == worded.shape
     cosines = (plain.astype(float) * worded.astype(float)).sum(1)
-    assert 0.5 < np.median(cosines) < 0.99
+    assert 0.5 < np.nanmedian(cosines) < 0.99  # texts that no stage draws have no vector
+
+
+def test_a_teacher_is_asked_about_what_stages_draw_and_no_more(
+    tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    few, more = ({"texts": texts, "text_batch": 16, "tokens": 64} for texts in (64, 160))
+    made = recipe(tmp_path, tiny_encoder_path, stages=[few])
+    prepare_all(made, tmp_path / "data", lambda *about: nullcontext(NoBar()))
+    path = tmp_path / "data/vectors/articles.npy"
+    vectors = np.load(path)
+    assert (~np.isnan(vectors[:, 0])).sum() == 64 < len(vectors)
+    longer = recipe(tmp_path, tiny_encoder_path, stages=[more])
+    with pytest.raises(ConfigError, match=r"96 of the 160 texts that a stage draws have no vector, since"):
+        finetune(longer, tmp_path)
+    prepare_all(longer, tmp_path / "data", lambda *about: nullcontext(NoBar()))
+    again = np.load(path)
+    there = ~np.isnan(vectors[:, 0])
+    np.testing.assert_array_equal(again[there], vectors[there])
+    assert (~np.isnan(again[:, 0])).sum() == 160
+    shutil.rmtree(tmp_path / "run")
+    assert finetune(longer, tmp_path) is not None
+
+
+def test_what_two_teachers_say_is_joined(
+    model: Path, folder: Path, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    made = recipe(folder, tiny_encoder_path, teacher__beside=str(model))
+    prepare_all(made, tmp_path, lambda *about: nullcontext(NoBar()))
+    joining = np.load(tmp_path / "vectors/joining.npy")
+    assert joining.shape == (64, 32)
+    plain, joined = (np.load(data / "vectors/articles.npy") for data in (folder / "data", tmp_path))
+    assert np.isnan(plain).any(1).tolist() == np.isnan(joined).any(1).tolist()
+    there = ~np.isnan(plain[:, 0])
+    texts = Table(tmp_path / "texts/articles.arrow").take("text", np.flatnonzero(there)[:50].tolist())
+    both = [load_encoder(path).encode_document(texts) for path in (tiny_encoder_path, model)]
+    wanted = np.hstack(both) @ joining
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    assert (wanted * joined[there][:50].astype(np.float32)).sum(1).min() > 0.99
+
+
+def test_a_compact_model_goes_on_learning(tiny_compact_path: Path, tmp_path: Path) -> None:
+    from cmbert_retrieval.finetuning.recipe import StudentRecipe
+    from cmbert_retrieval.finetuning.students import build_student
+
+    start = tmp_path / "start"
+    build_student(StudentRecipe(checkpoint=str(tiny_compact_path)), None, seed=0, folder=start)
+    from sentence_transformers import SentenceTransformer
+
+    plain = SentenceTransformer(str(start), device="cpu")
+    assert plain[0].model.embeddings.tok_embeddings.weight.std() < 0.1  # and no whole numbers
+    texts = ["heart attack", "the kidney stone was seen again"]
+    vectors = plain.encode(texts, normalize_embeddings=True)
+    there = load_encoder(tiny_compact_path, backend="sentence_transformers").encode_document(texts)
+    assert (vectors * there).sum(1).min() > 0.999
 
 
 def test_a_model_may_begin_with_the_embeddings_of_its_teacher(
