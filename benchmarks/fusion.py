@@ -1,4 +1,4 @@
-"""How hybrid search joins words and meaning: nDCG@10 of each setting on the training claims of SciFact.
+"""How hybrid search joins words and meaning: nDCG@10 of each setting, on parts of sets that are for choosing.
 
 Chooses the defaults of ``search`` in recipes. The other side is the better of words alone and meaning alone.
 """
@@ -6,25 +6,37 @@ Chooses the defaults of ``search`` in recipes. The other side is the better of w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import ir_measures
 import numpy as np
-from _built import built_index
-from _measure import Results, read_jsonl, run, wanted
-from ir_measures import nDCG
+from _built import RUNS
+from _measure import Results, run, wanted
 from numpy.typing import NDArray
 
 from cmbert_retrieval.config import IndexRecipe
-from cmbert_retrieval.corpora.beir import read_qrels
 from cmbert_retrieval.encoders import Encoder, load_encoder
+from cmbert_retrieval.encoders.names import as_index_reads
+from cmbert_retrieval.evaluation.datasets import named_set
+from cmbert_retrieval.evaluation.measures import evaluate
 from cmbert_retrieval.indexes.reader import IndexReader
+from cmbert_retrieval.opening import build_cached
 from cmbert_retrieval.retriever import Retriever
+from cmbert_retrieval.types import Qrels
 
-CLAIMS = 400
-WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
-DEPTHS = (50, 100, 200, 1000)
+PARTS = {
+    "scifact": "train",
+    "nfcorpus": "validation",
+    "medquad": "validation",
+    "pmc-evidence": "validation",
+    "icd10cm-synonyms": "validation",
+    "icd10cm-inclusion": "validation",
+    "hpo-lay": "validation",
+}
+QUERIES = 400
+WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+DEPTHS = (100, 200, 1000)
+MEASURE = "nDCG@10"
 
 
 class EncodedQueries:
@@ -46,40 +58,46 @@ class EncodedQueries:
 
 def fusion(data: Path, results: Results) -> None:
     """Measure every setting."""
-    folder = wanted(data / "scifact")
-    qrels = read_qrels(folder / "qrels.train.cited.tsv")
-    claims = {str(claim["_id"]): claim["text"] for claim in read_jsonl(folder / "queries.train.jsonl.gz")}
-    queries = dict(itertools.islice(((id_, claims[id_]) for id_ in qrels), CLAIMS))
-    qrels = {id_: qrels[id_] for id_ in queries}
-    recipe = IndexRecipe.for_corpus(
-        "jsonl", folder / "corpus.jsonl.gz", name="scifact", overrides=["passages=none"]
-    )
     encoder = load_encoder()
-    reader = IndexReader(built_index(recipe, encoder))
-    with Retriever(reader, EncodedQueries(encoder, list(queries.values()))) as retriever:
-        settings = retriever.manifest.recipe["search"]
+    for name, split in PARTS.items():
+        one = named_set(name, wanted(data), split=split)
+        queries = dict(itertools.islice(one.queries.items(), QUERIES))
+        recipe = IndexRecipe.for_corpus(one.corpus.reader, name=one.name, overrides=one.index)
+        reader = IndexReader(build_cached(RUNS, recipe, one.corpus, encoder))
+        assert reader.manifest.encoder is not None
+        reads = as_index_reads(encoder, reader.manifest.encoder.identity)
+        with Retriever(reader, EncodedQueries(reads, list(queries.values()))) as retriever:
+            compare(name, retriever, queries, {id_: one.qrels[id_] for id_ in queries}, results)
 
-        def score(mode: str, fusion: str | None = None, weight: float = 0.0, depth: int = 10) -> float:
-            settings.update(dense_weight=weight, depth=depth)
-            found = retriever.run(queries, k=10, mode=mode, fusion=fusion)
-            return float(ir_measures.calc_aggregate([nDCG @ 10], qrels, found)[nDCG @ 10])
 
-        alone = {mode: score(mode) for mode in ("lexical", "dense")}
-        best = max(alone, key=lambda mode: alone[mode])
-        tried = [("min-max", weight, depth) for weight in WEIGHTS for depth in DEPTHS]
-        tried += [("rrf", 0.5, depth) for depth in DEPTHS]
-        for fusion_, weight, depth in tried:
-            results.add(
-                f"{fusion_}, dense_weight={weight}, depth={depth}",
-                ours=score("hybrid", fusion_, weight, depth),
-                theirs=alone[best],
-                unit="nDCG@10",
-                peer=f"{best} alone",
-                repeats=1,
-                claims=len(queries),
-                lexical=round(alone["lexical"], 4),
-                dense=round(alone["dense"], 4),
-            )
+def compare(
+    name: str, retriever: Retriever, queries: Mapping[str, str], qrels: Qrels, results: Results
+) -> None:
+    """Measure every setting on one set."""
+    settings = retriever.manifest.recipe["search"]
+
+    def score(mode: str, fusion: str | None = None, weight: float = 0.0, depth: int = 10) -> float:
+        settings.update(dense_weight=weight, depth=depth)
+        return evaluate(qrels, retriever.run(queries, k=10, mode=mode, fusion=fusion), [MEASURE]).mean[
+            MEASURE
+        ]
+
+    alone = {mode: score(mode) for mode in ("lexical", "dense")}
+    best = max(alone, key=lambda mode: alone[mode])
+    tried = [("min-max", weight, depth) for weight in WEIGHTS for depth in DEPTHS]
+    tried += [("rrf", 0.5, depth) for depth in DEPTHS]
+    for fusion_, weight, depth in tried:
+        results.add(
+            f"{name}: {fusion_}, dense_weight={weight}, depth={depth}",
+            ours=score("hybrid", fusion_, weight, depth),
+            theirs=alone[best],
+            unit=MEASURE,
+            peer=f"{best} alone",
+            repeats=1,
+            queries=len(queries),
+            lexical=round(alone["lexical"], 4),
+            dense=round(alone["dense"], 4),
+        )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from cmbert_retrieval.wording import markdown_table
 
 TOKENS = 256
 ROUNDS = 9
-SCORES = ("scifact", "nfcorpus", "icd10cm-synonyms")
+SCORES = ("scifact", "nfcorpus", "icd10cm-inclusion", "hpo-lay")
 
 
 def titles(count: int) -> list[str]:

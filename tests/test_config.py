@@ -46,7 +46,7 @@ def test_a_minimal_recipe_has_the_documented_defaults(tmp_path: Path) -> None:
     assert (recipe.search.mode, recipe.search.fusion, recipe.search.dense_weight) == (
         "hybrid",
         "min-max",
-        0.5,
+        0.4,
     )
     assert recipe.columns is None
     assert recipe.shard_rows == 2048

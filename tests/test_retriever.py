@@ -161,7 +161,7 @@ def test_hybrid_is_the_fusion_of_the_two_rankings(encoder: Encoder) -> None:
                 for mode in ("lexical", "dense")
             ]
             for fusion, fuse in (("min-max", min_max), ("rrf", reciprocal_rank)):
-                expected = fuse(parts, weights=[0.5, 0.5])
+                expected = fuse(parts, weights=[0.6, 0.4])
                 hits = retriever.search(query, 1000, mode="hybrid", fusion=fusion)
                 assert [hit.id for hit in hits] == list(expected)
                 np.testing.assert_allclose([hit.score for hit in hits], list(expected.values()), rtol=1e-9)

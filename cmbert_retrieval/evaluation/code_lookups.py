@@ -24,7 +24,7 @@ from cmbert_retrieval.evaluation.splits import split_by_hash, split_of_code
 from cmbert_retrieval.types import Document
 
 # As the bundled recipe of ICD-10-CM has it: a name is a row.
-_NAMES = ("passages=none", "search.dense_weight=0.6", "search.depth=100")
+_NAMES = ("passages=none", "search.dense_weight=0.8", "search.depth=100")
 _PUBLIC = "public domain"
 
 

@@ -121,7 +121,7 @@ class _Targets:
                 for rows in _parts(all_rows):
                     texts = self._tables[name].take("text", rows)
                     firsts.append(self._first(texts, _quietly))
-                    seconds.append(self.second.about(texts, bar).astype(np.float32))
+                    seconds.append(self._second(texts, bar))
         self._joining = Joining.learn(np.concatenate(firsts), np.concatenate(seconds))
         with atomic_file(path) as file:
             np.save(file, self._joining.matrix)
@@ -130,7 +130,7 @@ class _Targets:
         """Return ``[texts, dim]`` of unit length."""
         if self.second is None or self._joining is None:
             return self._first(texts, notify).astype(np.float16)
-        second = self.second.about(texts, notify).astype(np.float32)
+        second = self._second(texts, notify)
         return self._joining.of(self._first(texts, _quietly), second).astype(np.float16)
 
     def _first(self, texts: Sequence[str], notify: Progress) -> NDArray[np.float32]:
@@ -138,6 +138,10 @@ class _Targets:
         if self._words is not None:
             vectors = with_words(vectors, self._words.of(texts), self._recipe.words)
         return vectors.astype(np.float32)
+
+    def _second(self, texts: Sequence[str], notify: Progress) -> NDArray[np.float32]:
+        assert self.second is not None
+        return self.second.about(texts, notify).astype(np.float32) * (self._recipe.beside_weight or 1.0)
 
 
 def teacher_folder(recipe: TeacherRecipe) -> Path:

@@ -81,8 +81,8 @@ def model_card(recipe: FinetuneRecipe, report: Report, stages: Sequence[Path]) -
 def _teacher(recipe: FinetuneRecipe) -> str:
     if recipe.teacher is None:
         return ""
-    model = recipe.teacher.model
-    return f", taught by {full_name(model) or _name(model)}"
+    models = [recipe.teacher.model, *filter(None, [recipe.teacher.beside])]
+    return ", taught by " + " and ".join(full_name(model) or _name(model) for model in models)
 
 
 def _name(model: str) -> str:

@@ -29,7 +29,7 @@ class Joining:
         Args:
             first: ``[texts, dim]`` of unit length; more texts than both lengths together, or the directions
                 are those of these texts alone.
-            second: ``[texts, any]`` of unit length, of the same texts.
+            second: ``[texts, any]`` of the same texts, all of one length, which says how much they count.
         """
         both = np.hstack([first, second]).astype(np.float64)
         _, directions = np.linalg.eigh(both.T @ both)

@@ -57,6 +57,9 @@ class TeacherRecipe(Section):
     """A second one, a hub id or a folder, asked about the same texts: what both say is brought to vectors as
     long as the first one's. null: none."""
 
+    beside_weight: float | None = Field(default=None, gt=0)
+    """Length of the second one's vectors: the longer, the farther from the first's. null: 1, as they have."""
+
     max_tokens: int = Field(default=256, ge=16)
     """Of a text that they read."""
 
