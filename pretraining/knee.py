@@ -88,7 +88,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.axvline(3, color="grey", linestyle=":", linewidth=1)
         axes.set_xlabel(f"times as fast as MiniLM: {label}")
         axes.margins(0.18)
-    sides[0].set_ylabel("nDCG@10, mean of " + ", ".join(SCORES))
+    sides[0].set_ylabel("nDCG@10, mean of\n" + ", ".join(SCORES))
     figure.suptitle("Shapes after equal short runs, int8, one thread")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
