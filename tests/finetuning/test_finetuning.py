@@ -323,7 +323,7 @@ def test_sigterm_ends_with_a_checkpoint_and_exit_75(
     path = tmp_path / "long.yaml"
     path.write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "cmbert_retrieval", "finetune", str(path),
-               "--data", str(folder / "data"), "--out", str(tmp_path / "run")]  # fmt: skip
+               "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]  # fmt: skip
     process = subprocess.Popen(command, env={**os.environ}, stderr=subprocess.PIPE, text=True)
     table = tmp_path / "run/stage-1/training.csv"
     began = time.monotonic()
