@@ -25,7 +25,7 @@ from cmbert_retrieval.finetuning.teacher import VectorCache, cache_of, vectors_o
 from cmbert_retrieval.finetuning.word_vectors import WordVectors, with_words
 from cmbert_retrieval.paths import cache_folder
 from cmbert_retrieval.pretraining.workfolder import write_json
-from cmbert_retrieval.storage import atomic_file, make_folder, sha256_of
+from cmbert_retrieval.storage import atomic_file, fsync_file, make_folder, sha256_of
 
 if TYPE_CHECKING:
     from cmbert_retrieval.pretraining.callbacks import Bar
@@ -87,14 +87,20 @@ def ask(recipe: FinetuneRecipe, data: Path, teacher: Asked, bars: Bars) -> None:
             path = folder / f"{name}.npy"
             if path.exists() and not len(missing[name]):
                 continue
-            vectors = np.full((len(table), teacher.encoder.identity.dim), np.nan, np.float16)
-            if path.exists():
-                vectors[:] = np.load(path)
+            shape = (len(table), teacher.encoder.identity.dim)
+            if not len(table):  # nothing cannot be mapped
+                with atomic_file(path) as file:
+                    np.save(file, np.empty(shape, np.float16))
+                continue
+            building = path.with_suffix(".building")
+            vectors = _begun(building, path, shape)
             for rows in _parts(missing[name].tolist()):
                 assert targets is not None
                 vectors[rows] = targets.of(table.take("text", rows), bar)
-            with atomic_file(path) as file:
-                np.save(file, vectors)
+            vectors.flush()
+            del vectors
+            fsync_file(building)
+            building.rename(path)
 
 
 class _Targets:
@@ -201,6 +207,15 @@ def _words(recipe: TeacherRecipe, tables: Iterable[Table], dim: int, bars: Bars)
             "leave it out"
         )
     return words
+
+
+def _begun(building: Path, path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float16]]:
+    """Return a file to write to, not held in memory: what is known already, no numbers elsewhere."""
+    known = np.load(path, mmap_mode="r") if path.exists() else None
+    vectors = np.lib.format.open_memmap(building, mode="w+", dtype=np.float16, shape=shape)
+    for at in range(0, shape[0], _TOGETHER):
+        vectors[at : at + _TOGETHER] = np.nan if known is None else known[at : at + _TOGETHER]
+    return vectors
 
 
 def _missing(path: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
