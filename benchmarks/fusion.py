@@ -5,8 +5,7 @@ Chooses the defaults of ``search`` in recipes. The other side is the better of w
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,11 @@ from numpy.typing import NDArray
 from cmbert_retrieval.config import IndexRecipe
 from cmbert_retrieval.encoders import Encoder, load_encoder
 from cmbert_retrieval.encoders.names import as_index_reads
-from cmbert_retrieval.evaluation.datasets import named_set
+from cmbert_retrieval.evaluation.datasets import EvaluationSet, named_set
 from cmbert_retrieval.evaluation.measures import evaluate
 from cmbert_retrieval.indexes.reader import IndexReader
 from cmbert_retrieval.opening import build_cached
 from cmbert_retrieval.retriever import Retriever
-from cmbert_retrieval.types import Qrels
 
 PARTS = {
     "scifact": "train",
@@ -33,7 +31,6 @@ PARTS = {
     "icd10cm-inclusion": "validation",
     "hpo-lay": "validation",
 }
-QUERIES = 400
 WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 DEPTHS = (100, 200, 1000)
 MEASURE = "nDCG@10"
@@ -61,26 +58,22 @@ def fusion(data: Path, results: Results) -> None:
     encoder = load_encoder()
     for name, split in PARTS.items():
         one = named_set(name, wanted(data), split=split)
-        queries = dict(itertools.islice(one.queries.items(), QUERIES))
         recipe = IndexRecipe.for_corpus(one.corpus.reader, name=one.name, overrides=one.index)
         reader = IndexReader(build_cached(RUNS, recipe, one.corpus, encoder))
         assert reader.manifest.encoder is not None
         reads = as_index_reads(encoder, reader.manifest.encoder.identity)
-        with Retriever(reader, EncodedQueries(reads, list(queries.values()))) as retriever:
-            compare(name, retriever, queries, {id_: one.qrels[id_] for id_ in queries}, results)
+        with Retriever(reader, EncodedQueries(reads, list(one.queries.values()))) as retriever:
+            compare(one, retriever, results)
 
 
-def compare(
-    name: str, retriever: Retriever, queries: Mapping[str, str], qrels: Qrels, results: Results
-) -> None:
+def compare(one: EvaluationSet, retriever: Retriever, results: Results) -> None:
     """Measure every setting on one set."""
     settings = retriever.manifest.recipe["search"]
 
     def score(mode: str, fusion: str | None = None, weight: float = 0.0, depth: int = 10) -> float:
         settings.update(dense_weight=weight, depth=depth)
-        return evaluate(qrels, retriever.run(queries, k=10, mode=mode, fusion=fusion), [MEASURE]).mean[
-            MEASURE
-        ]
+        found = retriever.run(one.queries, k=10, mode=mode, fusion=fusion)
+        return evaluate(one.qrels, found, [MEASURE]).mean[MEASURE]
 
     alone = {mode: score(mode) for mode in ("lexical", "dense")}
     best = max(alone, key=lambda mode: alone[mode])
@@ -88,13 +81,13 @@ def compare(
     tried += [("rrf", 0.5, depth) for depth in DEPTHS]
     for fusion_, weight, depth in tried:
         results.add(
-            f"{name}: {fusion_}, dense_weight={weight}, depth={depth}",
+            f"{one.name}: {fusion_}, dense_weight={weight}, depth={depth}",
             ours=score("hybrid", fusion_, weight, depth),
             theirs=alone[best],
             unit=MEASURE,
             peer=f"{best} alone",
             repeats=1,
-            queries=len(queries),
+            queries=len(one.queries),
             lexical=round(alone["lexical"], 4),
             dense=round(alone["dense"], 4),
         )

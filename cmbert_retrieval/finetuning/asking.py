@@ -21,7 +21,7 @@ from cmbert_retrieval.finetuning.joined import Joining
 from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS, VECTORS
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, TeacherRecipe
 from cmbert_retrieval.finetuning.tables import Table
-from cmbert_retrieval.finetuning.teacher import VectorCache, cache_of, vectors_of
+from cmbert_retrieval.finetuning.teacher import SHARD, VectorCache, cache_of, vectors_of
 from cmbert_retrieval.finetuning.word_vectors import WordVectors, with_words
 from cmbert_retrieval.paths import cache_folder
 from cmbert_retrieval.pretraining.workfolder import write_json
@@ -33,14 +33,11 @@ if TYPE_CHECKING:
 Bars = Callable[[str, int | None, str], AbstractContextManager["Bar"]]
 """Label, total and unit to what progress is shown on."""
 
-JOINING = "joining"
-"""The file, beside the vectors, of how two teachers are brought together."""
+JOINING = "_joining.npy"
+"""The file, beside the vectors, of how two teachers are brought together; no source can be called so."""
 
 _JOINED_BY = 30_000
 """Texts that decide about it."""
-
-_TOGETHER = 16_384
-"""Texts whose vectors are made at once."""
 
 _SETTINGS = "settings.json"
 
@@ -81,7 +78,7 @@ def ask(recipe: FinetuneRecipe, data: Path, teacher: Asked, bars: Bars) -> None:
     number = sum(map(len, missing.values()))
     targets = _Targets(recipe.teacher, teacher, tables, bars) if number else None
     if targets is not None and targets.second is not None:
-        targets.join(folder / f"{JOINING}.npy", missing, bars)
+        targets.join(folder / JOINING, missing, bars)
     with bars("asking the teacher", number, "texts") as bar:
         for name, table in tables.items():
             path = folder / f"{name}.npy"
@@ -134,7 +131,7 @@ class _Targets:
 
     def of(self, texts: Sequence[str], notify: Progress) -> NDArray[np.float16]:
         """Return ``[texts, dim]`` of unit length."""
-        if self.second is None or self._joining is None:
+        if self._joining is None:
             return self._first(texts, notify).astype(np.float16)
         second = self._second(texts, notify)
         return self._joining.of(self._first(texts, _quietly), second).astype(np.float16)
@@ -213,8 +210,8 @@ def _begun(building: Path, path: Path, shape: tuple[int, int]) -> np.memmap[Any,
     """Return a file to write to, not held in memory: what is known already, no numbers elsewhere."""
     known = np.load(path, mmap_mode="r") if path.exists() else None
     vectors = np.lib.format.open_memmap(building, mode="w+", dtype=np.float16, shape=shape)
-    for at in range(0, shape[0], _TOGETHER):
-        vectors[at : at + _TOGETHER] = np.nan if known is None else known[at : at + _TOGETHER]
+    for at in range(0, shape[0], SHARD):
+        vectors[at : at + SHARD] = np.nan if known is None else known[at : at + SHARD]
     return vectors
 
 
@@ -232,7 +229,7 @@ def _some(rows: Mapping[str, NDArray[np.int64]], count: int) -> dict[str, list[i
 
 
 def _parts(rows: list[int]) -> Iterator[list[int]]:
-    yield from (rows[at : at + _TOGETHER] for at in range(0, len(rows), _TOGETHER))
+    yield from (rows[at : at + SHARD] for at in range(0, len(rows), SHARD))
 
 
 def _precision(encoder: Encoder) -> str:

@@ -111,14 +111,14 @@ class StageRecipe(Section):
     texts: int = Field(default=0, ge=0)
     """Texts that are learnt from the teacher, in batches of their own between those of pairs."""
 
+    text_rounds: int = Field(default=1, ge=1)
+    """How often each of them is seen: teachers that are slow are asked about fewer texts."""
+
     pairs: int = Field(default=0, ge=0)
     """Pairs that are seen."""
 
     pair_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Source -> how often its pairs come in this stage, beside their number. Not named: ``weight`` of it."""
-
-    text_rounds: int = Field(default=1, ge=1)
-    """How often each of them is seen: teachers that are slow are asked about fewer texts."""
 
     text_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """The same for texts."""

@@ -246,7 +246,7 @@ def test_what_two_teachers_say_is_joined(
 ) -> None:
     made = recipe(folder, tiny_encoder_path, teacher__beside=str(model), teacher__beside_weight=0.5)
     prepare_all(made, tmp_path, lambda *about: nullcontext(NoBar()))
-    joining = np.load(tmp_path / "vectors/joining.npy")
+    joining = np.load(tmp_path / "vectors/_joining.npy")
     assert joining.shape == (64, 32)
     plain, joined = (np.load(data / "vectors/articles.npy") for data in (folder / "data", tmp_path))
     assert np.isnan(plain).any(1).tolist() == np.isnan(joined).any(1).tolist()
