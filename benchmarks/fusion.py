@@ -77,7 +77,7 @@ def compare(one: EvaluationSet, retriever: Retriever, results: Results) -> None:
 
     alone = {mode: score(mode) for mode in ("lexical", "dense")}
     best = max(alone, key=lambda mode: alone[mode])
-    tried = [("min-max", weight, depth) for weight in WEIGHTS for depth in DEPTHS]
+    tried = [(how, weight, depth) for how in ("bounded", "min-max") for weight in WEIGHTS for depth in DEPTHS]
     tried += [("rrf", 0.5, depth) for depth in DEPTHS]
     for fusion_, weight, depth in tried:
         results.add(

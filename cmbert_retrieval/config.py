@@ -122,17 +122,19 @@ class SearchRecipe(Section):
     """How the index is searched unless the search says otherwise.
 
     The defaults were chosen by ``benchmarks/fusion.py``, with cmbert-mini on parts of SciFact, NFCorpus,
-    MedQuAD and PMC that are for choosing: nDCG@10 0.723, 0.316, 0.610 and 0.488; by RRF 0.697, 0.310, 0.582
-    and 0.377. Codes and terms are better found with more of meaning: 0.8.
+    MedQuAD and PMC that are for choosing: nDCG@10 0.730, 0.324, 0.602 and 0.509; by min-max at 0.4 0.723,
+    0.316, 0.610 and 0.488, by RRF 0.697, 0.310, 0.582 and 0.377. Codes and terms are better found with more
+    of meaning: 0.8.
     """
 
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     """By words and meaning, by meaning, or by words; an index with ``encoder: none`` has lexical only."""
 
-    fusion: Literal["min-max", "rrf"] = "min-max"
-    """How the two rankings of a hybrid search become one."""
+    fusion: Literal["bounded", "min-max", "rrf"] = "bounded"
+    """How the two rankings of a hybrid search become one: ``bounded`` by scores as shares of the best ones
+    that are possible for the query, ``min-max`` as shares of the best ones found, ``rrf`` by ranks."""
 
-    dense_weight: float = Field(default=0.4, ge=0, le=1)
+    dense_weight: float = Field(default=0.3, ge=0, le=1)
     """The share of meaning in a hybrid search; words have the rest."""
 
     depth: int = Field(default=200, ge=1)

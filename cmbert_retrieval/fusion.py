@@ -88,6 +88,52 @@ def min_max(
     return _ordered(fused)
 
 
+def bounded(
+    rankings: Sequence[Mapping[Id, float]],
+    bounds: Sequence[tuple[float, float]],
+    *,
+    weights: Sequence[float] | None = None,
+) -> dict[Id, float]:
+    """Return the weighted sum of scores, each as its share of the way from a bound below to one above.
+
+    ``min_max`` gives 1 to the best of a ranking, however good that is. Here only what nothing can surpass has
+    1: a ranking whose best is poor, as words have it for a long question, or meaning for a name that it does
+    not know, counts for less of that query.
+
+    Args:
+        rankings: ids with their scores, one mapping a ranking.
+        bounds: of each ranking: the score of what says nothing, and the best one that is possible for this
+            query. Scores outside count as the bound; where both are the same, all get 1.
+        weights: one a ranking; None shares 1 equally between them. With weights that sum to 1, fused scores
+            lie in 0..1.
+
+    Returns:
+        Fused scores, best first.
+
+    Raises:
+        ValueError: a score or a bound is not finite, or bounds or weights do not fit.
+
+    Source:
+        Bruch, Gai & Ingber, "An analysis of fusion functions for hybrid retrieval", ACM TOIS 2023: there with
+        the lowest score that is possible; here also with the highest.
+    """
+    if len(bounds) != len(rankings):
+        raise ValueError(f"{len(bounds)} bounds for {len(rankings)} rankings; expected a pair a ranking")
+    fused: dict[Id, float] = {}
+    equal_share = 1 / max(1, len(rankings))
+    checked = _checked(rankings, weights, default=equal_share)
+    for ranking, (low, high), weight in zip(rankings, bounds, checked, strict=True):
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise ValueError(f"bounds {low} and {high}; expected two finite numbers, the lower one first")
+        if weight == 0:
+            continue
+        span = high - low
+        for key, score in ranking.items():
+            share = min(max((score - low) / span, 0.0), 1.0) if span > 0 else 1.0
+            fused[key] = fused.get(key, 0.0) + weight * share
+    return _ordered(fused)
+
+
 def _ordered(scores: Mapping[Id, float]) -> dict[Id, float]:
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
 

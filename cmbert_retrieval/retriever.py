@@ -23,6 +23,7 @@ from cmbert_retrieval.indexes.queries import as_texts, check_search
 from cmbert_retrieval.indexes.ranking import (
     FUSIONS,
     Candidates,
+    best_possible,
     find_candidates,
     find_fused,
     fuse,
@@ -221,7 +222,7 @@ class Retriever:
             filter: conditions on declared columns: ``{"year": {"ge": 2020}, "journal": "BMJ"}`` or
                 ``"year>=2020"``.
             group: one hit a document, with its best passage; False for one hit a passage.
-            fusion: ``min-max`` or ``rrf``, how hybrid joins the two rankings; None for the index's own.
+            fusion: ``bounded``, ``min-max`` or ``rrf``, how hybrid joins the two; None for the index's own.
 
         Returns:
             Hits by score, then id; passages by score, then their order in the index.
@@ -294,6 +295,7 @@ class Retriever:
                     group=group,
                     fusion=fusion,
                     dense_weight=weight,
+                    best=best_possible(self.reader, text),
                 )
             else:
                 parts = {

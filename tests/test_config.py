@@ -45,8 +45,8 @@ def test_a_minimal_recipe_has_the_documented_defaults(tmp_path: Path) -> None:
     assert (recipe.vectors.factory, recipe.lexical.analyser) == ("Flat", "english")
     assert (recipe.search.mode, recipe.search.fusion, recipe.search.dense_weight) == (
         "hybrid",
-        "min-max",
-        0.4,
+        "bounded",
+        0.3,
     )
     assert recipe.columns is None
     assert recipe.shard_rows == 2048

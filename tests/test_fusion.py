@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmbert_retrieval.fusion import min_max, reciprocal_rank
+from cmbert_retrieval.fusion import bounded, min_max, reciprocal_rank
 
 IDS = st.text("abcdef", min_size=1, max_size=2)
 SCORES = st.floats(-1000, 1000) | st.integers(-3, 3).map(float)
@@ -58,6 +59,45 @@ def test_min_max_is_the_weighted_sum_of_stretched_scores(
             if weight:
                 expected[key] = expected.get(key, 0.0) + weight * share
     assert min_max(rankings, weights=weights) == pytest.approx(expected)
+
+
+@given(rankings_and_weights(), st.floats(-60, 60), st.floats(0, 100))
+def test_bounded_is_the_weighted_sum_of_shares_of_the_best_that_is_possible(
+    case: tuple[list[dict[str, float]], list[float]], low: float, span: float
+) -> None:
+    rankings, weights = case
+    expected: dict[str, float] = {}
+    high = low + span
+    for ranking, weight in zip(rankings, weights, strict=True):
+        for key, score in ranking.items():
+            share = float(np.clip((score - low) / (high - low), 0, 1)) if high > low else 1.0
+            if weight:
+                expected[key] = expected.get(key, 0.0) + weight * share
+    fused = bounded(rankings, [(low, high)] * len(rankings), weights=weights)
+    assert fused == pytest.approx(expected)
+    assert list(fused) == sorted(fused, key=lambda key: (-fused[key], key))
+
+
+def test_a_ranking_whose_best_is_poor_counts_for_less() -> None:
+    words, meaning = {"a": 3.0, "b": 1.0}, {"b": 0.9, "a": 0.5}
+    assert next(iter(bounded([words, meaning], [(0.0, 4.0), (0.0, 1.0)]))) == "a"
+    assert next(iter(bounded([words, meaning], [(0.0, 40.0), (0.0, 1.0)]))) == "b"
+    assert bounded([words, {}], [(0.0, 4.0), (0.0, 0.0)], weights=[0.7, 0.3]) == pytest.approx(
+        {"a": 0.7 * 3 / 4, "b": 0.7 / 4}
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ([(0.0, 1.0)], "1 bounds for 2 rankings"),
+        ([(0.0, 1.0), (1.0, 0.0)], "the lower one first"),
+        ([(0.0, math.inf), (0.0, 1.0)], "two finite numbers"),
+    ],
+)
+def test_bounds_that_do_not_fit_are_errors(bounds: list[tuple[float, float]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bounded([{"a": 1.0}, {"b": 1.0}], bounds)
 
 
 @given(RANKINGS, st.randoms(use_true_random=False))

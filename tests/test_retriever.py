@@ -17,7 +17,7 @@ from samples import SMALL, Wrapper, document, documents, queries
 from cmbert_retrieval import Document, Query, Retriever, Section, load_encoder
 from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.errors import CmbertError, ConfigError, CorpusError
-from cmbert_retrieval.fusion import min_max, reciprocal_rank, strictly_decreasing
+from cmbert_retrieval.fusion import bounded, min_max, reciprocal_rank, strictly_decreasing
 from cmbert_retrieval.indexes.queries import MAX_K
 
 ARTICLE = Document(
@@ -52,7 +52,7 @@ def retriever(encoder: Encoder) -> Iterator[Retriever]:
         yield opened
 
 
-WAYS = [("lexical", None), ("dense", None), ("hybrid", "min-max"), ("hybrid", "rrf")]
+WAYS = [("lexical", None), ("dense", None), *(("hybrid", fusion) for fusion in ("bounded", "min-max", "rrf"))]
 
 
 def keys(hits: list[Any]) -> list[tuple[Any, ...]]:
@@ -160,11 +160,27 @@ def test_hybrid_is_the_fusion_of_the_two_rankings(encoder: Encoder) -> None:
                 {hit.id: hit.score for hit in retriever.search(query, 1000, mode=mode)}
                 for mode in ("lexical", "dense")
             ]
-            for fusion, fuse in (("min-max", min_max), ("rrf", reciprocal_rank)):
-                expected = fuse(parts, weights=[0.6, 0.4])
+            best = retriever.reader.words.best_score(query)
+            assert max(parts[0].values(), default=0) <= best
+            bounds = [(0.0, best), (min(0.0, *parts[1].values()), 1.0)]  # all of them were found
+            for fusion, expected in (
+                ("bounded", bounded(parts, bounds, weights=[0.7, 0.3])),
+                ("min-max", min_max(parts, weights=[0.7, 0.3])),
+                ("rrf", reciprocal_rank(parts, weights=[0.7, 0.3])),
+            ):
                 hits = retriever.search(query, 1000, mode="hybrid", fusion=fusion)
                 assert [hit.id for hit in hits] == list(expected)
                 np.testing.assert_allclose([hit.score for hit in hits], list(expected.values()), rtol=1e-9)
+
+
+def test_the_only_document_is_as_good_as_its_meaning_and_its_words_are(encoder: Encoder) -> None:
+    only = Document("a", "crushing chest pain")
+    with Retriever.from_documents([only], encoder=encoder) as opened:
+        for query, words in (("crushing chest pain", True), ("kidney", False)):
+            (hit,) = opened.search(query)
+            assert ("lexical" in hit.signals) == words
+            meaning = 0.3 * max(hit.signals["dense"], 0)
+            assert hit.score == pytest.approx(meaning, abs=1e-6) if not words else hit.score > meaning
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +331,7 @@ def test_k_beyond_the_index_gives_all_there_is(retriever: Retriever) -> None:
 def test_unknown_modes_and_fusions_name_the_known_ones(retriever: Retriever) -> None:
     with pytest.raises(ConfigError, match="unknown mode 'semantic'; known: hybrid, dense, lexical"):
         retriever.search("heart", mode="semantic")
-    with pytest.raises(ConfigError, match="unknown fusion 'sum'; known: min-max, rrf"):
+    with pytest.raises(ConfigError, match="unknown fusion 'sum'; known: bounded, min-max, rrf"):
         retriever.search("heart", fusion="sum")
 
 

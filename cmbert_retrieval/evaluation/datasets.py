@@ -48,6 +48,7 @@ NAMED = {
     "bioasq": "literature:bioasq",
     "medquad": "literature:medquad",
     "pmc-evidence": "literature:pmc_evidence",
+    "pmc-fulltext": "literature:pmc_fulltext",
     "icd10cm-inclusion": "code_lookups:icd10cm_inclusion",
     "icd10cm-external-cause": "code_lookups:icd10cm_external_cause",
     "icd10cm-neoplasm": "code_lookups:icd10cm_neoplasm",

@@ -13,7 +13,7 @@ from cmbert_retrieval.corpora.memory import MemoryCorpus
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, data_file, from_parts, judged_texts
 from cmbert_retrieval.evaluation.splits import published_split, split_by_hash
-from cmbert_retrieval.types import Document
+from cmbert_retrieval.types import Document, Qrels
 
 # Collections of abstracts are indexed a document a row, as everybody does who publishes figures on them.
 _WHOLE = ("passages=none",)
@@ -128,12 +128,55 @@ def pmc_evidence(data: Path | None, split: str) -> EvaluationSet:
 
     Source: DeYoung et al., "Evidence Inference 2.0: More Data, Better Models", BioNLP 2020.
     """
-    folder = data_file(data, "pmc_evidence_inference/ico_queries.jsonl.gz").parent
+    folder = data_file(data, f"{_TRIALS}/{_OUTCOMES}").parent
+    files = ("pmc_fulltext_ccby_cc0.jsonl.gz", "pmc_fulltext_other_licences.jsonl.gz")
+    documents = [
+        Document(values["pmcid"], values.get("abstract") or "", values["title"])
+        for name in files
+        for _, values in read_objects(data_file(folder, name))
+    ]
+    queries, qrels = _outcomes(folder, {document.id for document in documents}, split)
+    return from_parts(
+        "pmc-evidence",
+        MemoryCorpus(documents),
+        queries,
+        qrels,
+        split=split,
+        license="MIT (questions), each article's own",
+        about="outcomes alone -> titles and abstracts of the trials that report them",
+        index=_WHOLE,
+    )
+
+
+def pmc_fulltext(data: Path | None, split: str) -> EvaluationSet:
+    """The same outcomes -> whole articles under CC BY or CC0: what one vector of an article's beginning, or
+    the best of its passages, finds of what stands anywhere in it.
+
+    Source: as ``pmc_evidence``.
+    """
+    folder = data_file(data, f"{_TRIALS}/{_OUTCOMES}").parent
     documents = []
-    for name in ("pmc_fulltext_ccby_cc0.jsonl.gz", "pmc_fulltext_other_licences.jsonl.gz"):
-        for _, values in read_objects(data_file(folder, name)):
-            documents.append(Document(values["pmcid"], values.get("abstract") or "", values["title"]))
-    known = {document.id for document in documents}
+    for _, values in read_objects(data_file(folder, "pmc_fulltext_ccby_cc0.jsonl.gz")):
+        sections = ["\n".join(filter(None, [part["h"], *part["p"]])) for part in values["sections"]]
+        text = "\n\n".join(filter(None, [values.get("abstract"), *sections]))
+        documents.append(Document(values["pmcid"], text, values["title"]))
+    queries, qrels = _outcomes(folder, {document.id for document in documents}, split)
+    return from_parts(
+        "pmc-fulltext",
+        MemoryCorpus(documents),
+        queries,
+        qrels,
+        split=split,
+        license="MIT (questions), CC BY or CC0 (articles)",
+        about="outcomes alone -> whole articles of the trials that report them",
+    )
+
+
+_TRIALS, _OUTCOMES = "pmc_evidence_inference", "ico_queries.jsonl.gz"
+
+
+def _outcomes(folder: Path, known: set[str], split: str) -> tuple[dict[str, str], Qrels]:
+    """Return the outcomes that are asked for in a split, and the known articles that report them."""
     prompts = [
         (
             str(values["_id"]),
@@ -141,23 +184,14 @@ def pmc_evidence(data: Path | None, split: str) -> EvaluationSet:
             values["pmcid"],
             published_split("pmc_evidence", values["split"]),
         )
-        for _, values in read_objects(folder / "ico_queries.jsonl.gz")
+        for _, values in read_objects(folder / _OUTCOMES)
         if values["split"] and values["outcome"].strip() and values["pmcid"] in known
     ]
     # A query of this split first, so that its id is kept; then whatever else answers the same words.
     prompts.sort(key=lambda prompt: prompt[3] != split)
     queries, qrels = judged_texts((id_, outcome, pmcid) for id_, outcome, pmcid, _ in prompts)
     own = {id_ for id_, _, _, part in prompts if part == split}
-    return from_parts(
-        "pmc-evidence",
-        MemoryCorpus(documents),
-        queries,
-        {id_: grades for id_, grades in qrels.items() if id_ in own},
-        split=split,
-        license="MIT (questions), each article's own",
-        about="outcomes alone -> titles and abstracts of the trials that report them",
-        index=_WHOLE,
-    )
+    return queries, {id_: grades for id_, grades in qrels.items() if id_ in own}
 
 
 def _test_only(name: str, split: str) -> None:

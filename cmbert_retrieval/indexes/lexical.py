@@ -30,6 +30,8 @@ MAX_QUERY_TERMS = 1024
 """Terms of a query that are looked at: the rarest, which tell most."""
 # tantivy adds up a row's terms in an order that depends on its segments; rounding hides the last bits.
 _SCORE_DECIMALS = 4
+_MOST_OF_A_TERM = 2.2
+"""Times its rarity: what tantivy's BM25 (k1 1.2) gives a term that comes endlessly often."""
 
 _FIELD_KINDS = {
     "text": "text",
@@ -198,6 +200,10 @@ class LexicalReader:
         with _reading(self._folder):
             with_term = min(rows, int(self._searcher.doc_freq("words", term)))  # it still counts the dead
         return math.log(1 + (rows - with_term + 0.5) / (with_term + 0.5))
+
+    def best_score(self, text: str) -> float:
+        """Return what no row can surpass as an answer to a text: all its words, each endlessly often."""
+        return sum(count * self.rarity(term) for term, count in self.terms(text).items()) * _MOST_OF_A_TERM
 
     def _rarest(self, terms: Counter[str]) -> Counter[str]:
         if len(terms) <= MAX_QUERY_TERMS:

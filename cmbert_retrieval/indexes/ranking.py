@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 
-from cmbert_retrieval.fusion import min_max, reciprocal_rank
+from cmbert_retrieval.fusion import bounded, min_max, reciprocal_rank
 from cmbert_retrieval.indexes.reader import IndexReader, Ranked
 
-FUSIONS = ("min-max", "rrf")
+FUSIONS = ("bounded", "min-max", "rrf")
 _ROWS_PER_DOCUMENT = 4
 """Rows to begin with for each document that is wanted: neighbours are often passages of one document."""
 
@@ -96,6 +96,7 @@ def find_fused(
     group: bool,
     fusion: str,
     dense_weight: float,
+    best: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, float], dict[str, Candidates]]:
     """Return at least ``k`` fused scores, best first, where there are so many, and what earned them.
 
@@ -112,6 +113,7 @@ def find_fused(
         group: whether rows count for their documents.
         fusion: one of ``FUSIONS``.
         dense_weight: the share of ``dense``.
+        best: the highest score that each signal can have for this query, where it is known.
     """
     scores: dict[str, float] = {}
     parts = {signal: Candidates() for signal in searches}
@@ -119,13 +121,15 @@ def find_fused(
     wanted, step = depth, 0
     while True:
         found: dict[str, Candidates] = {}
-        exhausted = True
+        exhausted, complete = True, False
         for signal, search in searches.items():
             ranked = search(wanted)
             found[signal] = Candidates.of(reader, ranked, group=group)
+            complete |= signal == "dense" and len(ranked[1]) < wanted
             # A ranking without weight adds nothing, however deep one goes.
             exhausted &= len(ranked[1]) < wanted or weights[signal] == 0
-        for id_, score in fuse(found, fusion, dense_weight=dense_weight).items():
+        fused = fuse(found, fusion, dense_weight=dense_weight, best=best, complete=complete)
+        for id_, score in fused.items():
             if id_ not in scores:
                 scores[id_] = score - step  # fused scores lie in 0..1
                 for signal, candidates in found.items():
@@ -135,19 +139,48 @@ def find_fused(
         wanted, step = wanted * 2, step + 1
 
 
-def fuse(parts: Mapping[str, Candidates], fusion: str, *, dense_weight: float) -> dict[str, float]:
+def best_possible(reader: IndexReader, text: str) -> dict[str, float]:
+    """Return the highest score of each signal that anything can have as an answer to a text."""
+    best = {"lexical": reader.words.best_score(text)}
+    encoder = reader.manifest.encoder
+    # Of vectors that are not of length 1, nobody knows how long the longest one is.
+    return best | {"dense": 1.0} if encoder is not None and encoder.identity.normalized else best
+
+
+def fuse(
+    parts: Mapping[str, Candidates],
+    fusion: str,
+    *,
+    dense_weight: float,
+    best: Mapping[str, float] | None = None,
+    complete: bool = False,
+) -> dict[str, float]:
     """Return one ranking, best first, then by id.
 
     Args:
         parts: ``lexical``, ``dense`` or both.
         fusion: one of ``FUSIONS``; a single part keeps its scores.
         dense_weight: the share of ``dense``.
+        best: the highest score that each signal can have for this query; that of its first one where it is
+            not known.
+        complete: whether ``dense`` has all that is there.
     """
     if len(parts) == 1:
         (only,) = parts.values()
         return dict(sorted(only.scores.items(), key=lambda item: (-item[1], item[0])))
     rankings = [parts["lexical"].scores, parts["dense"].scores]
     weights = [1 - dense_weight, dense_weight]
+    if fusion == "bounded":
+        known = best or {}
+        highest = [
+            known.get(signal, max(parts[signal].scores.values(), default=0.0))
+            for signal in ("lexical", "dense")
+        ]
+        # Words have nothing at 0. In meaning, the last of many that were found says nothing either; where
+        # all are there, none of them says nothing.
+        farthest = min([*parts["dense"].scores.values(), highest[1]])
+        lowest = [0.0, min(farthest, 0.0) if complete else farthest]
+        return bounded(rankings, list(zip(lowest, highest, strict=True)), weights=weights)
     if fusion == "min-max":
         return min_max(rankings, weights=weights)
     return reciprocal_rank(rankings, weights=weights)

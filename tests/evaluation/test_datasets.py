@@ -97,6 +97,7 @@ def test_nothing_is_tuned_on_a_set_for_tests_alone(tmp_path: Path) -> None:
         ("nfcorpus", 323, 12_334),
         ("med", 30, 696),
         ("bioasq", 1_979, 22_299),
+        ("pmc-fulltext", 574, 798),
         ("hcpcs-short", 1_348, 1_403),
     ],
 )
@@ -109,7 +110,9 @@ def test_named_sets_have_the_published_counts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["scifact", "nfcorpus", "med", "medquad", "pmc-evidence", "icd9cm-titles"])
+@pytest.mark.parametrize(
+    "name", ["scifact", "nfcorpus", "med", "medquad", "pmc-evidence", "pmc-fulltext", "icd9cm-titles"]
+)
 def test_what_is_judged_is_among_the_documents_and_ids_are_unique(name: str, shared_data: Path) -> None:
     one = named_set(name, shared_data)
     ids = [document.id for document in one.corpus]

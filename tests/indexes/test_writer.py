@@ -28,7 +28,7 @@ def answers(folder: Path, encoder: Encoder | None, texts: list[str], k: int = 10
     with Retriever(IndexReader(folder), encoder) as retriever:
         ways = [("lexical", "rrf")]
         if encoder is not None:
-            ways += [("dense", "rrf"), ("hybrid", "rrf"), ("hybrid", "min-max")]
+            ways += [("dense", "rrf"), ("hybrid", "rrf"), ("hybrid", "min-max"), ("hybrid", "bounded")]
         for mode, fusion in ways:
             for where in (None, "year>=2010"):
                 hits = retriever.search(texts, k, mode=mode, fusion=fusion, filter=where)
