@@ -43,7 +43,7 @@ ARTICLES = (
     "elife_samples/elife_samples_ccby_cc0.jsonl.gz",
     "craft_jats/craft_jats_ccby_cc0.jsonl.gz",
 )
-CC_BY = "CC BY 4.0"
+REVIEWS = {"Bannach-Brown_2019": "CC BY 4.0", "Nagtegaal_2019": "CC0"}
 OPEN = ("CC BY", "CC0")
 PHRASES = 600_000
 
@@ -89,6 +89,17 @@ def citing(data: Path) -> Iterator[Row]:
             yield {"_id": document.id, "title": document.title, "text": document.text, "metadata": kept}
 
 
+def cited(data: Path) -> Iterator[Row]:
+    """Yield the titles of the works that original articles refer to, which are of all of medicine."""
+    found = {
+        str(reference.get("title") or "")
+        for row in citing(data)
+        for reference in row["metadata"].get("references", ())
+    }
+    for number, title in enumerate(sorted(found - {""})):
+        yield {"_id": f"cited-{number}", "text": title}
+
+
 def preprints(data: Path) -> Iterator[Row]:
     """Yield preprints of the year 2020, without titles."""
     for row in rows(data / "cord19_fulltext_2670/fulltext_ccby_cc0.jsonl.gz"):
@@ -112,6 +123,21 @@ def abstracts(data: Path) -> Iterator[Row]:
                 "title": row["question"],
                 "text": "\n".join([*row["contexts"], row["long_answer"]]),
             }
+
+
+def covid(data: Path) -> Iterator[Row]:
+    """Yield abstracts on coronaviruses, which others have sorted by topic."""
+    for row in rows(data / "coronaml_abstracts/annotated_documents.jsonl.gz"):
+        if row["abstract"]:
+            yield {"_id": row["cord_uid"], "title": row["title"] or "", "text": row["abstract"]}
+
+
+def reviewed(data: Path) -> Iterator[Row]:
+    """Yield abstracts that were looked at for two systematic reviews; others have a licence of their own."""
+    for row in rows(data / "systematic_review_abstracts/corpus.jsonl.gz"):
+        terms = REVIEWS.get(row["_id"].rpartition("_")[0])
+        if terms and row["text"]:
+            yield {"_id": row["_id"], "title": row["title"] or "", "text": row["text"], "license": terms}
 
 
 def annotated(data: Path) -> Iterator[Row]:
@@ -297,9 +323,12 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "articles": articles,
     "plants": plants,
     "citing": citing,
+    "cited": cited,
     "preprints": preprints,
     "answers": answers,
     "abstracts": abstracts,
+    "covid": covid,
+    "reviewed": reviewed,
     "annotated": annotated,
     "tagged": tagged,
     "chemistry": chemistry,

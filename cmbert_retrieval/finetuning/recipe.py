@@ -14,6 +14,7 @@ from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.data_recipe import PairDataRecipe
 from cmbert_retrieval.pretraining.recipe import (
     ModelRecipe,
+    absolute_model,
     part_of,
     with_absolute_model,
     with_absolute_source,
@@ -73,6 +74,10 @@ class TeacherRecipe(Section):
 
 class StudentRecipe(ModelRecipe):
     """The model that is trained: a checkpoint, or a shape to begin with."""
+
+    averaged_with: list[str] = Field(default_factory=list)
+    """More checkpoints of the same shape and tokenizer: training begins with the mean of all their weights,
+    which is better than any of them where they were trained from the same weights on other texts."""
 
     tokenizer: str | None = None
     """``teacher``, a hub id or a folder. null: the checkpoint's own."""
@@ -275,6 +280,8 @@ class FinetuneRecipe(Section):
             raise ValueError("model.vocabulary trims a new model's tokenizer; a checkpoint keeps its own")
         if self.model.embeddings == "teacher" and self.model.tokenizer != "teacher":
             raise ValueError("embeddings of the teacher need its tokenizer: model.tokenizer: teacher")
+        if self.model.checkpoint is None and self.model.averaged_with:
+            raise ValueError("model.averaged_with: there is no model.checkpoint to average them with")
         if self.model.checkpoint is not None and self.model.embeddings == "teacher":
             raise ValueError("a checkpoint has its own embeddings; leave model.embeddings out")
         if self.model.checkpoint is None and any(
@@ -337,6 +344,9 @@ def _with_absolute_paths(
     for section, keys in {"model": ("checkpoint", "tokenizer"), "teacher": ("model", "beside")}.items():
         for key in keys:
             made |= with_absolute_model(made, section, key, folder)
+    others = part_of(made, "model").get("averaged_with")
+    if isinstance(others, list):
+        made["model"] = {**made["model"], "averaged_with": [absolute_model(name, folder) for name in others]}
     return made | with_absolute_model(made, "negatives", "encoder", folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ def build_student(
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     if recipe.checkpoint is not None:
         model = _of_checkpoint(recipe.checkpoint, len(tokenizer))
+        _average(model, recipe.averaged_with, len(tokenizer))
     else:
         model = _of_shape(recipe, tokenizer, seed)
         if recipe.embeddings == "teacher":
@@ -119,6 +120,31 @@ def _of_checkpoint(name: str, vocabulary: int) -> ModernBertModel:
     checked_report(name, model, found, passed_over=_HEAD)
     _as_large_as_random(model)
     return model
+
+
+def _average(model: ModernBertModel, others: Sequence[str], vocabulary: int) -> None:
+    """Bring a model's weights to the mean of its own and of others' of the same shape.
+
+    Source: Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy
+    without increasing inference time", ICML 2022.
+    """
+    import torch
+
+    own = model.state_dict()
+    for number, name in enumerate(others, start=2):
+        given = _of_checkpoint(name, vocabulary).state_dict()
+        if wrong := [
+            key
+            for key in own | given
+            if key not in own or key not in given or own[key].shape != given[key].shape
+        ]:
+            raise ConfigError(
+                f"model.averaged_with: {name} has another shape than model.checkpoint ('{wrong[0]}' is the "
+                "first tensor that differs); expected checkpoints of one shape"
+            )
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor += (given[key] - tensor) / number
 
 
 def _of_shape(recipe: StudentRecipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> ModernBertModel:

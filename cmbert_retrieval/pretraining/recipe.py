@@ -335,6 +335,10 @@ def with_absolute_model(values: Mapping[str, Any], section: str, key: str, folde
     part = values.get(section)
     if not isinstance(part, Mapping) or not isinstance(part.get(key), str):
         return {}
-    if not part[key].startswith((".", "~", "/")):
-        return {}  # a hub id
-    return {section: {**part, key: absolute_path(part[key], folder)}}
+    return {section: {**part, key: absolute_model(part[key], folder)}}
+
+
+def absolute_model(name: Any, folder: Path) -> Any:
+    """Return the name of a model, a folder written with a leading dot, tilde or slash made absolute."""
+    is_folder = isinstance(name, str) and name.startswith((".", "~", "/"))
+    return absolute_path(name, folder) if is_folder else name  # else a hub id

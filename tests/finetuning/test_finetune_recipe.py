@@ -89,12 +89,15 @@ def test_paths_are_relative_to_the_recipe_and_settings_to_the_working_folder(
     monkeypatch.chdir("/")
     made = load(
         tmp_path, "data.overlap.data=data", teacher={"model": "./teacher"}, measured={"data": "sets"},
-        model={"checkpoint": "./model", "tokenizer": "org/tokenizer"},
+        model={
+            "checkpoint": "./model", "tokenizer": "org/tokenizer", "averaged_with": ["./other", "org/third"]
+        },
     )  # fmt: skip
     assert made.data.sources["a"].path == str(tmp_path / "a.jsonl")
     assert made.teacher.model == str(tmp_path / "teacher")
     assert made.model.checkpoint == str(tmp_path / "model")
     assert made.model.tokenizer == "org/tokenizer"
+    assert made.model.averaged_with == [str(tmp_path / "other"), "org/third"]
     assert made.measured.data == str(tmp_path / "sets")
     assert made.data.overlap.data == "/data"
 

@@ -274,6 +274,33 @@ def test_a_compact_model_goes_on_learning(tiny_compact_path: Path, tmp_path: Pat
     assert (vectors * there).sum(1).min() > 0.999
 
 
+def test_a_model_may_begin_with_the_mean_of_several(model: Path, folder: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from cmbert_retrieval.finetuning.recipe import StudentRecipe
+    from cmbert_retrieval.finetuning.students import build_student
+
+    before = folder / "run/start"
+    made = StudentRecipe(checkpoint=str(model), averaged_with=[str(before), str(before)])
+    build_student(made, None, seed=0, folder=tmp_path / "mean")
+    trained, untrained, mean = (
+        load_file(path / "model.safetensors") for path in (model, before, tmp_path / "mean")
+    )
+    assert trained.keys() == mean.keys()
+    assert any(not torch.equal(trained[key], untrained[key]) for key in trained)
+    for key, tensor in mean.items():
+        torch.testing.assert_close(tensor, (trained[key] + 2 * untrained[key]) / 3)
+    from transformers import AutoModel
+
+    narrower = AutoModel.from_pretrained(before)
+    narrower.resize_token_embeddings(len(trained["embeddings.tok_embeddings.weight"]) + 8)
+    narrower.save_pretrained(tmp_path / "other")
+    made = StudentRecipe(checkpoint=str(model), averaged_with=[str(tmp_path / "other")])
+    with pytest.raises(ConfigError, match=r"another shape.*tok_embeddings"):
+        build_student(made, None, seed=0, folder=tmp_path / "none")
+
+
 def test_a_model_may_begin_with_the_embeddings_of_its_teacher(
     folder: Path, tiny_encoder_path: Path, tmp_path: Path
 ) -> None:
