@@ -73,19 +73,8 @@ def min_max(
     Raises:
         ValueError: a score is not finite, or the weights do not fit.
     """
-    fused: dict[Id, float] = {}
-    equal_share = 1 / max(1, len(rankings))
-    for ranking, weight in zip(rankings, _checked(rankings, weights, default=equal_share), strict=True):
-        if weight == 0 or not ranking:
-            continue
-        low, high = min(ranking.values()), max(ranking.values())
-        # Scores near the largest float would make their difference infinite; halves cannot.
-        scale = 1.0 if math.isfinite(high - low) else 0.5
-        span = high * scale - low * scale
-        for key, score in ranking.items():
-            share = (score * scale - low * scale) / span if span > 0 else 1.0
-            fused[key] = fused.get(key, 0.0) + weight * share
-    return _ordered(fused)
+    found = [ranking.values() or (0.0,) for ranking in rankings]
+    return bounded(rankings, [(min(scores), max(scores)) for scores in found], weights=weights)
 
 
 def bounded(
@@ -127,9 +116,11 @@ def bounded(
             raise ValueError(f"bounds {low} and {high}; expected two finite numbers, the lower one first")
         if weight == 0:
             continue
-        span = high - low
+        # Scores near the largest float would make their difference infinite; halves cannot.
+        scale = 1.0 if math.isfinite(high - low) else 0.5
+        span = high * scale - low * scale
         for key, score in ranking.items():
-            share = min(max((score - low) / span, 0.0), 1.0) if span > 0 else 1.0
+            share = min(max((score * scale - low * scale) / span, 0.0), 1.0) if span > 0 else 1.0
             fused[key] = fused.get(key, 0.0) + weight * share
     return _ordered(fused)
 

@@ -295,7 +295,7 @@ class Retriever:
                     group=group,
                     fusion=fusion,
                     dense_weight=weight,
-                    best=best_possible(self.reader, text),
+                    best=best_possible(self.reader, text) if fusion == "bounded" else None,
                 )
             else:
                 parts = {

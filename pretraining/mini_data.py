@@ -29,6 +29,7 @@ from cmbert_retrieval.corpora import open_corpus
 from cmbert_retrieval.corpora.jsonl import read_objects
 from cmbert_retrieval.corpora.licenses import normalize_license
 from cmbert_retrieval.evaluation.datasets import named_set
+from cmbert_retrieval.evaluation.literature import article_text
 from cmbert_retrieval.pretraining.frozen import held_out_names
 from cmbert_retrieval.storage import atomic_file
 
@@ -70,11 +71,10 @@ def articles_of(path: Path) -> Iterator[Row]:
     for row in rows(path):
         if row["license"] not in ("CC-BY", "CC0"):
             continue
-        sections = ["\n".join(filter(None, [part["h"], *part["p"]])) for part in row["sections"]]
         yield {
             "_id": row["pmcid"] or row["doi"],
             "title": row["title"] or "",
-            "text": "\n\n".join(filter(None, [row["abstract"], *sections])),
+            "text": article_text(row),
             "license": row["license"],
         }
 

@@ -5,7 +5,9 @@ Each function takes the folder of evaluation sets and a split; its docstring say
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cmbert_retrieval.corpora.beir import read_qrels, read_queries
 from cmbert_retrieval.corpora.jsonl import JsonlCorpus, read_objects
@@ -13,7 +15,7 @@ from cmbert_retrieval.corpora.memory import MemoryCorpus
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.evaluation.datasets import EvaluationSet, data_file, from_parts, judged_texts
 from cmbert_retrieval.evaluation.splits import published_split, split_by_hash
-from cmbert_retrieval.types import Document, Qrels
+from cmbert_retrieval.types import Document
 
 # Collections of abstracts are indexed a document a row, as everybody does who publishes figures on them.
 _WHOLE = ("passages=none",)
@@ -135,13 +137,11 @@ def pmc_evidence(data: Path | None, split: str) -> EvaluationSet:
         for name in files
         for _, values in read_objects(data_file(folder, name))
     ]
-    queries, qrels = _outcomes(folder, {document.id for document in documents}, split)
-    return from_parts(
+    return _outcomes(
         "pmc-evidence",
-        MemoryCorpus(documents),
-        queries,
-        qrels,
-        split=split,
+        documents,
+        folder,
+        split,
         license="MIT (questions), each article's own",
         about="outcomes alone -> titles and abstracts of the trials that report them",
         index=_WHOLE,
@@ -155,28 +155,41 @@ def pmc_fulltext(data: Path | None, split: str) -> EvaluationSet:
     Source: as ``pmc_evidence``.
     """
     folder = data_file(data, f"{_TRIALS}/{_OUTCOMES}").parent
-    documents = []
-    for _, values in read_objects(data_file(folder, "pmc_fulltext_ccby_cc0.jsonl.gz")):
-        sections = ["\n".join(filter(None, [part["h"], *part["p"]])) for part in values["sections"]]
-        text = "\n\n".join(filter(None, [values.get("abstract"), *sections]))
-        documents.append(Document(values["pmcid"], text, values["title"]))
-    queries, qrels = _outcomes(folder, {document.id for document in documents}, split)
-    return from_parts(
+    documents = [
+        Document(values["pmcid"], article_text(values), values["title"])
+        for _, values in read_objects(data_file(folder, "pmc_fulltext_ccby_cc0.jsonl.gz"))
+    ]
+    return _outcomes(
         "pmc-fulltext",
-        MemoryCorpus(documents),
-        queries,
-        qrels,
-        split=split,
+        documents,
+        folder,
+        split,
         license="MIT (questions), CC BY or CC0 (articles)",
         about="outcomes alone -> whole articles of the trials that report them",
     )
 
 
+def article_text(values: Mapping[str, Any]) -> str:
+    """Return abstract and sections of an article: a heading above its paragraphs, a blank line between."""
+    sections = ["\n".join(filter(None, [part["h"], *part["p"]])) for part in values["sections"]]
+    return "\n\n".join(filter(None, [values.get("abstract"), *sections]))
+
+
 _TRIALS, _OUTCOMES = "pmc_evidence_inference", "ico_queries.jsonl.gz"
 
 
-def _outcomes(folder: Path, known: set[str], split: str) -> tuple[dict[str, str], Qrels]:
-    """Return the outcomes that are asked for in a split, and the known articles that report them."""
+def _outcomes(
+    name: str,
+    documents: Sequence[Document],
+    folder: Path,
+    split: str,
+    *,
+    license: str,
+    about: str,
+    index: tuple[str, ...] = (),
+) -> EvaluationSet:
+    """Return the outcomes that are asked for in a split, and which of these articles report them."""
+    known = {document.id for document in documents}
     prompts = [
         (
             str(values["_id"]),
@@ -191,7 +204,16 @@ def _outcomes(folder: Path, known: set[str], split: str) -> tuple[dict[str, str]
     prompts.sort(key=lambda prompt: prompt[3] != split)
     queries, qrels = judged_texts((id_, outcome, pmcid) for id_, outcome, pmcid, _ in prompts)
     own = {id_ for id_, _, _, part in prompts if part == split}
-    return queries, {id_: grades for id_, grades in qrels.items() if id_ in own}
+    return from_parts(
+        name,
+        MemoryCorpus(documents),
+        queries,
+        {id_: grades for id_, grades in qrels.items() if id_ in own},
+        split=split,
+        license=license,
+        about=about,
+        index=index,
+    )
 
 
 def _test_only(name: str, split: str) -> None:

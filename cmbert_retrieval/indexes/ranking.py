@@ -121,14 +121,14 @@ def find_fused(
     wanted, step = depth, 0
     while True:
         found: dict[str, Candidates] = {}
-        exhausted, complete = True, False
+        complete: dict[str, bool] = {}
         for signal, search in searches.items():
             ranked = search(wanted)
             found[signal] = Candidates.of(reader, ranked, group=group)
-            complete |= signal == "dense" and len(ranked[1]) < wanted
-            # A ranking without weight adds nothing, however deep one goes.
-            exhausted &= len(ranked[1]) < wanted or weights[signal] == 0
-        fused = fuse(found, fusion, dense_weight=dense_weight, best=best, complete=complete)
+            complete[signal] = len(ranked[1]) < wanted
+        # A ranking without weight adds nothing, however deep one goes.
+        exhausted = all(complete[signal] or weights[signal] == 0 for signal in searches)
+        fused = fuse(found, fusion, dense_weight=dense_weight, best=best, complete=complete["dense"])
         for id_, score in fused.items():
             if id_ not in scores:
                 scores[id_] = score - step  # fused scores lie in 0..1
