@@ -2,8 +2,9 @@
 
 The graph beside it holds none. When a session is made, each of its weights is computed from a tensor of that
 file, in one of a few forms, with nothing but numpy. In the file the table of token embeddings has int8 rows
-without scales, since the model's first norm takes the length of a row away; all else is in float16. Loading
-the folder with torch gives the same values as float32.
+without scales, since the model's first norm takes the length of a row away; other matrices are in floats of
+8 bits, or of 16 where those are too coarse, as is all else. Loading the folder with torch gives the same
+values as float32.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from cmbert_retrieval.encoders.weights import read_header
 from cmbert_retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
+    import torch
     from onnx import ModelProto
     from sentence_transformers import SentenceTransformer
 
@@ -24,6 +25,10 @@ TABLES = {"modernbert": "embeddings.tok_embeddings.weight"}
 by itself, and use it for nothing else: there a row may have any length."""
 
 _LARGEST = 127
+_COARSEST = 0.03
+"""How far a matrix in floats of 8 bits may be from its values, as a share of their length: three bits of
+fraction alone are off by 0.026; where many values are too small for the exponent, it is more."""
+
 _ELSEWHERE = "the-weights-that-cmbert.json-names"
 """What the graph says of where its weights are: no file, so that nothing else opens it with other values."""
 
@@ -40,8 +45,11 @@ def check_compact(model: SentenceTransformer, name: str | Path) -> None:
         )
 
 
-def round_weights(model: SentenceTransformer, name: str | Path) -> dict[str, NDArray[Any]]:
-    """Return a model's weights as a compact folder keeps them: the table in int8, all others in float16.
+def round_weights(model: SentenceTransformer, name: str | Path) -> dict[str, torch.Tensor]:
+    """Return a model's weights as a compact folder keeps them.
+
+    The table is in int8. Other matrices are in floats of 8 bits (E4M3), unless these are too coarse for one;
+    what is left is in float16.
 
     Args:
         model: in float32.
@@ -51,27 +59,32 @@ def round_weights(model: SentenceTransformer, name: str | Path) -> dict[str, NDA
         EncoderError: ``check_compact``; or a weight is not finite, or does not fit in float16.
     """
     check_compact(model, name)
+    import torch
+
     transformer = model[0].auto_model
     kind = transformer.config.model_type
-    rounded: dict[str, NDArray[Any]] = {}
+    rounded: dict[str, torch.Tensor] = {}
     for tensor, value in transformer.state_dict().items():
-        values = value.detach().cpu().numpy()
-        largest = float(np.abs(values).max(initial=0.0))
+        values = value.detach().cpu()
+        largest = float(values.abs().max()) if values.numel() else 0.0
         if not largest <= float(np.finfo(np.float16).max):  # written so that NaN does not pass
             raise EncoderError(
                 f"{name}: {tensor} has values up to {largest:,.0f}, expected at most 65,504, which is all "
                 "that float16 keeps; export this model without compact"
             )
-        rounded[tensor] = round_rows(values) if tensor == TABLES[kind] else _halved(values)
+        if tensor == TABLES[kind]:
+            rounded[tensor] = torch.from_numpy(round_rows(values.numpy()))
+        else:
+            rounded[tensor] = _rounded(values)
     return rounded
 
 
-def replace_weights(rounded: Mapping[str, NDArray[Any]], folder: Path) -> None:
+def replace_weights(rounded: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Put what ``round_weights`` gave in the place of all weights of the transformer in an encoder's folder.
 
     What torch loads from it afterwards is another model, if only by a little, with another hash.
     """
-    from safetensors.numpy import save_file
+    from safetensors.torch import save_file
 
     file = weights_file(folder)
     for path in sorted(file.parent.iterdir()):
@@ -95,8 +108,17 @@ def round_rows(table: NDArray[np.float32]) -> NDArray[np.int8]:
     return rows
 
 
-def _halved(values: NDArray[Any]) -> NDArray[Any]:
-    return values.astype(np.float16) if np.issubdtype(values.dtype, np.floating) else values
+def _rounded(values: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if not values.is_floating_point():
+        return values
+    if values.ndim == 2:
+        eighth = values.to(torch.float8_e4m3fn)
+        # Not a number where a value is too large, which no comparison holds for.
+        if (eighth.float() - values).norm() <= _COARSEST * values.norm():
+            return eighth
+    return values.half()
 
 
 def store_rows(graph: Path, folder: Path) -> None:

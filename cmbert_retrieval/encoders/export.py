@@ -98,7 +98,7 @@ def export_encoder(
     that was asked for is compared with torch, for the report. Nothing appears at ``out`` until all of it is
     there.
 
-    A compact export keeps its weights once, rounded (the token embeddings to 8 bits, all others to float16):
+    A compact export keeps its weights once, rounded (matrices to 8 bits, all else to 16):
     torch and the graph both take them from ``model.safetensors``. They are another model's than those that
     were exported, with a hash of their own; the report says how far it is from the first.
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 from cmbert_retrieval.encoders.modules import module_paths, module_routes, read_json
 from cmbert_retrieval.errors import EncoderError
 
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1} | {
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1
+}  # fmt: skip
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "F8_E4M3": "|u1"}
 _STORED = {**_FLOATS, "BF16": "<u2", "I8": "|i1"}
 """Types of weights, as numpy reads them. Wider integers are buffers: positions of tokens, and the like."""
 
@@ -96,7 +99,23 @@ class Tensor:
     def _decoded(self, piece: NDArray[Any]) -> NDArray[np.float32]:
         if self.dtype == "BF16":  # the upper half of a float32
             return (piece.astype("<u4") << 16).view("<f4")
+        if self.dtype == "F8_E4M3":
+            values: NDArray[np.float32] = _eight_bit_floats()[piece]
+            return values
         return piece.astype("<f4")
+
+
+@cache
+def _eight_bit_floats() -> NDArray[np.float32]:
+    """Return the values of all bytes as floats with 4 bits of exponent and 3 of fraction.
+
+    Source: Micikevicius et al., "FP8 Formats for Deep Learning", 2022, table 1 (E4M3).
+    """
+    byte = np.arange(256)
+    exponent, fraction = byte >> 3 & 15, byte & 7
+    values = np.where(exponent, (8 + fraction) * 2.0 ** (exponent - 10), fraction * 2.0**-9)
+    values[exponent * 8 + fraction == 127] = np.nan
+    return np.where(byte < 128, values, -values).astype("<f4")
 
 
 def read_header(file: Path) -> dict[str, Tensor]:
@@ -105,7 +124,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     Raises:
         EncoderError: the file is absent, truncated, or no safetensors file; its header is not to be trusted
             (tensors that overlap, lie outside the file or are not as long as their shape says); or floats of
-            8 or fewer bits.
+            other kinds, such as those of 4 bits.
     """
     try:
         size = file.stat().st_size
@@ -123,8 +142,8 @@ def read_header(file: Path) -> dict[str, Tensor]:
             start, stop = 8 + length + first, 8 + length + last
             if entry["dtype"].startswith("F") and entry["dtype"] not in _FLOATS:
                 raise EncoderError(
-                    f"{file}: tensor {name!r} is in {entry['dtype']}; expected F64, F32, F16 or BF16. "
-                    "Save the model in one of these"
+                    f"{file}: tensor {name!r} is in {entry['dtype']}; expected F64, F32, F16, BF16 or "
+                    "F8_E4M3. Save the model in one of these"
                 )
             expected = math.prod(shape) * _SIZES.get(entry["dtype"], 0)
             if not start <= stop <= size or (entry["dtype"] in _SIZES and stop - start != expected):

@@ -83,8 +83,12 @@ class StudentRecipe(ModelRecipe):
     """``teacher``, a hub id or a folder. null: the checkpoint's own."""
 
     vocabulary: int | None = Field(default=None, ge=300)
-    """Keep only so many entries of a WordPiece tokenizer, those that prepared texts have most often. null:
-    all."""
+    """Give a WordPiece tokenizer only so many entries, those that prepared texts have most often. null: it
+    stays as it is."""
+
+    words: int = Field(default=0, ge=0)
+    """Of ``vocabulary``, words of the texts that the tokenizer cuts; they are whole then, and begin with the
+    mean of their pieces' embeddings."""
 
     embeddings: Literal["random", "teacher"] = "random"
     """``teacher``: begin with its token embeddings; both have the same tokenizer then. A narrower model takes
@@ -181,6 +185,10 @@ class FinetuneTrainingRecipe(Section):
     max_gradient_norm: float = Field(default=1.0, ge=0)
     """Longer gradients are shortened to this. 0: not at all."""
 
+    embeddings_rate: float = Field(default=1.0, gt=0)
+    """Share of the learning rate with which token embeddings are changed. Below 1, a rare token keeps more of
+    what it begins with: Adam moves it as far at each of its few gradients as a frequent one at many."""
+
     micro_batch: int = Field(default=0, ge=0)
     """Texts that are computed at once; gradients of a larger batch are cached. 0: the whole batch."""
 
@@ -276,8 +284,10 @@ class FinetuneRecipe(Section):
         longest = self.teacher.max_tokens if self.teacher is not None else 0
         if any(stage.texts and stage.tokens < longest for stage in self.stages):
             raise ValueError("a stage reads less of a text than its teacher did: stages.N.tokens")
-        if self.model.checkpoint is not None and self.model.vocabulary is not None:
-            raise ValueError("model.vocabulary trims a new model's tokenizer; a checkpoint keeps its own")
+        if self.model.words and self.model.vocabulary is None:
+            raise ValueError(
+                "model.words are part of model.vocabulary; say how many entries there are in all"
+            )
         if self.model.embeddings == "teacher" and self.model.tokenizer != "teacher":
             raise ValueError("embeddings of the teacher need its tokenizer: model.tokenizer: teacher")
         if self.model.checkpoint is None and self.model.averaged_with:

@@ -37,6 +37,7 @@ from cmbert_retrieval.pretraining.workfolder import write_json
 from cmbert_retrieval.storage import atomic_file, make_folder
 
 if TYPE_CHECKING:
+    from cmbert_retrieval.finetuning.students import Teacher
     from cmbert_retrieval.finetuning.training import Outcome
 
 MINED_TOGETHER = 500_000
@@ -71,10 +72,21 @@ def run(recipe: FinetuneRecipe, data: Path, out: Path, *, bars: Bars) -> Outcome
                 )
     from cmbert_retrieval.finetuning.training import finetune
 
-    begin = None
-    if recipe.teacher is not None and "teacher" in (recipe.model.tokenizer, recipe.model.embeddings):
-        begin = teacher_folder(recipe.teacher)
-    return finetune(recipe, data, out, teacher=begin, bar=lambda label, steps: bars(label, steps, "steps"))
+    return finetune(
+        recipe, data, out, teacher=_teacher(recipe), bar=lambda label, steps: bars(label, steps, "steps")
+    )
+
+
+def _teacher(recipe: FinetuneRecipe) -> Teacher | None:
+    """Return the teacher where the model takes something of it."""
+    model, teacher = recipe.model, recipe.teacher
+    if teacher is None or not ("teacher" in (model.tokenizer, model.embeddings) or model.words):
+        return None
+    from cmbert_retrieval.finetuning.students import Teacher
+
+    return Teacher(
+        teacher_folder(teacher), lambda texts: Asked.of(teacher.model, teacher).encoder.encode_document(texts)
+    )
 
 
 def prepare_all(recipe: FinetuneRecipe, data: Path, bars: Bars, *, restart: bool = False) -> Report:

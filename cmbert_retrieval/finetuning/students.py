@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmbert_retrieval.encoders.names import NAME
 from cmbert_retrieval.errors import ConfigError
+from cmbert_retrieval.finetuning.new_words import Encode, rows_of_words
 from cmbert_retrieval.finetuning.recipe import StudentRecipe
 from cmbert_retrieval.finetuning.teacher import token_embeddings
-from cmbert_retrieval.finetuning.vocabulary import trim_vocabulary
-from cmbert_retrieval.pretraining.model import checked_report, modernbert_config
+from cmbert_retrieval.finetuning.vocabulary import MadeOf, fit_vocabulary
+from cmbert_retrieval.pretraining.model import (
+    checked_report,
+    modernbert_config,
+    padded_vocabulary,
+    special_ids,
+)
 from cmbert_retrieval.storage import fsync_tree
 
 if TYPE_CHECKING:
@@ -24,17 +31,30 @@ _HEAD = ("head.", "decoder.", "cls.", "model.")
 """Tensors of a masked language model that an encoder has no use for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """What a student takes of its teacher to begin with.
+
+    Attributes:
+        folder: of its weights in fp32, and of its tokenizer.
+        encode: texts to its vectors.
+    """
+
+    folder: Path
+    encode: Encode
+
+
 def build_student(
-    recipe: StudentRecipe, teacher: Path | None, *, seed: int, folder: Path, texts: Iterable[str] = ()
+    recipe: StudentRecipe, teacher: Teacher | None, *, seed: int, folder: Path, texts: Iterable[str] = ()
 ) -> None:
     """Write the model that a run begins with as a sentence-transformers folder; one that is there stays.
 
     Args:
         recipe: checkpoint or shape, tokenizer, prompts.
-        teacher: the folder of the teacher's fp32 weights and tokenizer, where something of it is taken.
+        teacher: where something of it is taken.
         seed: of random weights.
         folder: to write.
-        texts: decide which entries of the tokenizer are kept, where it is trimmed.
+        texts: decide which entries the tokenizer has, where it is fitted to them.
 
     Raises:
         ConfigError: the checkpoint is not a ModernBERT, or the teacher's embeddings have another shape.
@@ -43,18 +63,20 @@ def build_student(
     if folder.exists():
         return
     tokenizer = _tokenizer(recipe, teacher)
-    kept = None
+    made_of, vocabulary = None, len(tokenizer)
     if recipe.vocabulary is not None:
-        tokenizer, kept = trim_vocabulary(tokenizer, texts, recipe.vocabulary)
+        tokenizer, made_of = fit_vocabulary(tokenizer, texts, recipe.vocabulary, words=recipe.words)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     if recipe.checkpoint is not None:
-        model = _of_checkpoint(recipe.checkpoint, len(tokenizer))
-        _average(model, recipe.averaged_with, len(tokenizer))
+        model = _of_checkpoint(recipe.checkpoint, vocabulary)
+        _average(model, recipe.averaged_with, vocabulary)
+        if made_of is not None:
+            _take_entries(model, tokenizer, made_of, teacher)
     else:
         model = _of_shape(recipe, tokenizer, seed)
         if recipe.embeddings == "teacher":
             assert teacher is not None
-            _take_embeddings(model, teacher, kept)
+            _take_embeddings(model, tokenizer, made_of, teacher)
     building = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     plain = building / "plain"
@@ -87,11 +109,11 @@ def open_student(folder: Path, *, attention: str, tokens: int, compiled: bool = 
     return model
 
 
-def _tokenizer(recipe: StudentRecipe, teacher: Path | None) -> PreTrainedTokenizerFast:
+def _tokenizer(recipe: StudentRecipe, teacher: Teacher | None) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     name = recipe.tokenizer or recipe.checkpoint
-    where = teacher if name == "teacher" else name
+    where = teacher.folder if teacher is not None and name == "teacher" else name
     try:
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(where), use_fast=True)
     except (OSError, ValueError) as error:
@@ -157,13 +179,16 @@ def _of_shape(recipe: StudentRecipe, tokenizer: PreTrainedTokenizerFast, seed: i
         return ModernBertModel._from_config(config).float()
 
 
-def _take_embeddings(model: ModernBertModel, teacher: Path, kept: list[int] | None) -> None:
+def _take_embeddings(
+    model: ModernBertModel, tokenizer: PreTrainedTokenizerFast, made_of: MadeOf | None, teacher: Teacher
+) -> None:
+    """Begin with the teacher's token embeddings."""
     import torch
 
     place = model.embeddings.tok_embeddings.weight
-    there = token_embeddings(teacher)
-    if there is not None and kept is not None:
-        there = there[kept]
+    there = token_embeddings(teacher.folder)
+    if there is not None and made_of is not None:
+        there = _rows(there.float(), tokenizer, made_of, teacher)
     if there is not None and there.shape[1] > place.shape[1]:
         there = _narrowed(there.float(), place.shape[1])
     if there is None or there.shape[1] != place.shape[1] or len(there) > len(place):
@@ -175,6 +200,31 @@ def _take_embeddings(model: ModernBertModel, teacher: Path, kept: list[int] | No
     with torch.no_grad():
         # As large as random ones are: the norm behind them takes any size, the optimizer does not.
         place[: len(there)] = there * (place.std() / there.std())
+
+
+def _take_entries(
+    model: ModernBertModel, tokenizer: PreTrainedTokenizerFast, made_of: MadeOf, teacher: Teacher | None
+) -> None:
+    """Give a model the entries that its tokenizer has now, instead of those that it had."""
+    import torch
+
+    rows = _rows(model.embeddings.tok_embeddings.weight.detach(), tokenizer, made_of, teacher)
+    model.resize_token_embeddings(padded_vocabulary(len(rows)), mean_resizing=False)
+    with torch.no_grad():
+        model.embeddings.tok_embeddings.weight[: len(rows)] = rows
+    for name, id_ in special_ids(tokenizer).items():
+        setattr(model.config, name, id_)
+    model.embeddings.tok_embeddings.padding_idx = tokenizer.pad_token_id
+
+
+def _rows(
+    table: torch.Tensor, tokenizer: PreTrainedTokenizerFast, made_of: MadeOf, teacher: Teacher | None
+) -> torch.Tensor:
+    import torch
+
+    entries = tokenizer.convert_ids_to_tokens(range(len(made_of)))
+    encode = None if teacher is None else teacher.encode
+    return torch.from_numpy(rows_of_words(table.numpy(), entries, made_of, encode)).to(table.dtype)
 
 
 def _as_large_as_random(model: ModernBertModel) -> None:

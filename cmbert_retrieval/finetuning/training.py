@@ -40,7 +40,7 @@ from cmbert_retrieval.finetuning.mixture import (
 from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, FinetuneTrainingRecipe, StageRecipe
 from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
-from cmbert_retrieval.finetuning.students import build_student, open_student
+from cmbert_retrieval.finetuning.students import Teacher, build_student, open_student
 from cmbert_retrieval.finetuning.tables import Table
 from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
 from cmbert_retrieval.pretraining.card import CARD
@@ -79,7 +79,7 @@ def finetune(
     data: Path,
     out: Path,
     *,
-    teacher: Path | None = None,
+    teacher: Teacher | None = None,
     bar: Callable[[str, int], AbstractContextManager[Bar]],
 ) -> Outcome:
     """Train the stages of a recipe, going on from the last checkpoint in ``out`` where there is one.
@@ -88,7 +88,7 @@ def finetune(
         recipe: what is done.
         data: prepared pairs, with vectors and negatives where a stage takes them.
         out: gets a folder a stage, and the finished model.
-        teacher: the folder of its weights, where the model takes something of it.
+        teacher: where the model takes something of it.
         bar: makes what progress is shown on, for a label and a number of steps.
 
     Raises:
@@ -236,7 +236,7 @@ class _Stage:
                 model=model,
                 args=self._arguments(device),
                 loss={TEXTS_NAME: self._teacher_loss(model), PAIRS_NAME: self._contrastive(model)},
-                optimizers=(make_optimizer(model, training, self.stage.learning_rate), None),
+                optimizers=(self._optimizer(model), None),
                 callbacks=[stop, measuring, TableLog(self.folder), ShowProgress(shown, 1)],
             )
             for talkative in (PrinterCallback, ProgressCallback):
@@ -266,6 +266,12 @@ class _Stage:
         fsync_tree(building)
         building.rename(finished)
         fsync_folder(self.folder)
+
+    def _optimizer(self, model: SentenceTransformer) -> torch.optim.Optimizer:
+        training = self.recipe.training
+        return make_optimizer(
+            model, training, self.stage.learning_rate, embeddings_rate=training.embeddings_rate
+        )
 
     def _teacher_loss(self, model: SentenceTransformer) -> TeacherLoss:
         width, taught = model[0].model.config.hidden_size, self._taught()

@@ -1,11 +1,14 @@
-"""A WordPiece vocabulary without the pieces that hardly occur: a smaller table for the same texts."""
+"""A WordPiece vocabulary for given texts: without rare pieces, with the words that it cuts."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.pretraining.tokenizers import in_batches
@@ -13,54 +16,64 @@ from cmbert_retrieval.pretraining.tokenizers import in_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+MadeOf = list[list[int]]
+"""Entries of a new vocabulary -> the former ones that each is made of: one for what stays."""
+
 _BATCH = 10_000
 
 
-def trim_vocabulary(
-    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], size: int
-) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """Return a tokenizer with the pieces that texts have most often, and their former ids in order.
+def fit_vocabulary(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], size: int, *, words: int = 0
+) -> tuple[PreTrainedTokenizerFast, MadeOf]:
+    """Return a tokenizer for what texts have most often, and of which former ids each of its entries is made.
 
     Special tokens and single characters always stay, so that nothing becomes unknown that was not: a word
-    whose piece is gone falls into smaller ones.
+    whose piece is gone falls into smaller ones. A word that comes new had been cut into several.
 
     Args:
         tokenizer: a WordPiece one.
-        texts: whose pieces are counted; read once, not held in memory.
-        size: entries that are kept, at most.
+        texts: whose pieces and words are counted; read once, not held in memory.
+        size: entries, at most.
+        words: of them, whole words that the tokenizer had cut; fewer where texts have fewer.
 
     Raises:
-        ConfigError: the tokenizer is of another kind, special tokens and characters alone are more, or there
-            are no texts.
+        ConfigError: the tokenizer is of another kind, special tokens, characters and words alone are more, or
+            there are no texts.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    backend = tokenizer.backend_tokenizer
-    described: dict[str, Any] = json.loads(backend.to_str())
+    described: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     if described["model"]["type"] != "WordPiece":
         raise ConfigError(
-            f"model.vocabulary: a tokenizer of kind {described['model']['type']} cannot be trimmed; expected "
-            "WordPiece, or leave it out"
+            f"model.vocabulary: a tokenizer of kind {described['model']['type']} cannot be fitted to "
+            "texts; expected WordPiece, or leave it out"
         )
     vocabulary: dict[str, int] = described["model"]["vocab"]
     prefix = described["model"]["continuing_subword_prefix"]
     always = {id_ for piece, id_ in vocabulary.items() if len(piece.removeprefix(prefix)) == 1} | {
         added["id"] for added in described["added_tokens"]
     }
-    if len(always) > size:
+    if len(always) + words > size:
+        more = f" and model.words is {words}" if words else ""
         raise ConfigError(
-            f"model.vocabulary is {size}; special tokens and single characters alone are {len(always)}"
+            f"model.vocabulary is {size}; special tokens and single characters alone are {len(always)}{more}"
         )
-    counts = _counts(tokenizer, texts)
-    if not counts:
+    counts, cut = _counts(tokenizer, texts, prefix)
+    if not counts and not cut:
         raise ConfigError("model.vocabulary: there are no texts whose entries could be kept; leave it out")
+    whole = sorted(cut, key=lambda pieces: (-cut[pieces], pieces))
+    for pieces in whole[words:]:
+        for id_ in pieces:
+            counts[id_] += cut[pieces]
     ranked = sorted(set(vocabulary.values()) - always, key=lambda id_: (-counts[id_], id_))
-    kept = sorted({*always, *ranked[: size - len(always)]})
+    kept = sorted({*always, *ranked[: size - len(always) - len(whole[:words])]})
     renumbered = {old: new for new, old in enumerate(kept)}
-    described["model"]["vocab"] = {
-        piece: renumbered[id_] for piece, id_ in vocabulary.items() if id_ in renumbered
-    }
+    spelt = {id_: piece for piece, id_ in vocabulary.items()}
+    entries = {piece: renumbered[id_] for piece, id_ in vocabulary.items() if id_ in renumbered}
+    for pieces in whole[:words]:
+        entries["".join(spelt[id_].removeprefix(prefix) for id_ in pieces)] = len(entries)
+    described["model"]["vocab"] = entries
     for added in described["added_tokens"]:
         added["id"] = renumbered[added["id"]]
     described["post_processor"] = _with_ids(described["post_processor"], renumbered)
@@ -71,15 +84,39 @@ def trim_vocabulary(
         model_max_length=tokenizer.model_max_length,
         **{name: getattr(tokenizer, name) for name in names},
     )
-    return made, kept
+    return made, [[id_] for id_ in kept] + [list(pieces) for pieces in whole[:words]]
 
 
-def _counts(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Counter[int]:
+def _counts(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], prefix: str
+) -> tuple[Counter[int], Counter[tuple[int, ...]]]:
+    """Return how often there are words of one piece, and cut ones: the latter as their pieces' ids.
+
+    Pieces of words that are cut do not count by themselves. What holds no letter is no word, nor is what
+    holds an unknown piece: their pieces count one by one.
+    """
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    goes_on = np.array([piece.startswith(prefix) for piece in pieces])
+    lettered = [any(map(str.isalpha, piece)) for piece in pieces]
     counts: Counter[int] = Counter()
+    cut: Counter[tuple[int, ...]] = Counter()
     for batch in in_batches(texts, _BATCH):
-        for ids in tokenizer(batch, add_special_tokens=False, truncation=False)["input_ids"]:
-            counts.update(ids)
-    return counts
+        encoded = tokenizer(batch, add_special_tokens=False, truncation=False)["input_ids"]
+        ids = np.fromiter(chain.from_iterable(encoded), np.int64)
+        starts = np.flatnonzero(~goes_on[ids])
+        lengths = np.diff(starts, append=len(ids))
+        for length in np.unique(lengths).tolist():
+            words = ids[starts[lengths == length][:, None] + np.arange(length)]
+            for word, count in zip(*np.unique(words, axis=0, return_counts=True), strict=True):
+                if length == 1:
+                    counts[int(word[0])] += int(count)
+                else:
+                    cut[tuple(word.tolist())] += int(count)
+    for word in [word for word in cut if not any(lettered[id_] for id_ in word)]:
+        for id_ in word:
+            counts[id_] += cut[word]
+        del cut[word]
+    return counts, cut
 
 
 def _with_ids(value: Any, renumbered: dict[int, int]) -> Any:

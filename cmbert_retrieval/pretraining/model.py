@@ -147,12 +147,19 @@ def modernbert_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerFast) -
         local_attention=recipe.window,
         classifier_pooling="mean",
         sparse_prediction=True,
-        pad_token_id=tokenizer.pad_token_id,
-        cls_token_id=tokenizer.cls_token_id,
-        sep_token_id=tokenizer.sep_token_id,
-        bos_token_id=tokenizer.cls_token_id,
-        eos_token_id=tokenizer.sep_token_id,
+        **special_ids(tokenizer),
     )
+
+
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Return what a configuration says of a tokenizer's special tokens."""
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
 
 
 def padded_vocabulary(tokens: int) -> int:

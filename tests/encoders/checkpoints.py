@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "int8": "I8"}
+_NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "int8": "I8", "uint8": "F8_E4M3"}
+"""What numpy has no type for is written as its bytes."""
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, bfloat16: bool = False) -> None:

@@ -16,7 +16,7 @@ from cmbert_retrieval.cli.export import export
 from cmbert_retrieval.encoders import load_encoder
 from cmbert_retrieval.encoders.compact import graph_weights
 from cmbert_retrieval.encoders.manifest import OnnxManifest
-from cmbert_retrieval.encoders.weights import weights_sha256
+from cmbert_retrieval.encoders.weights import read_header, weights_sha256
 from cmbert_retrieval.errors import ConfigError, EncoderError
 
 pytest.importorskip("torch", reason="the extra 'train' is not installed")
@@ -59,10 +59,36 @@ def test_plain_sentence_transformers_opens_it_and_agrees_with_the_graph(compact:
     texts = [text[:200] for text in TEXTS[1:]]
     cosines = (model.encode(texts) * onnx.encode_document(texts)).sum(axis=1)
     assert 0.98 < cosines.min()
-    stored = read_safetensors(compact / SAFETENSORS)
+    stored = read_header(compact / SAFETENSORS)
     for name, value in model[0].auto_model.state_dict().items():
-        assert np.array_equal(value.numpy(), stored[name].astype(np.float32))
-    assert {str(values.dtype) for values in stored.values()} == {"int8", "float16"}
+        assert np.array_equal(value.numpy(), stored[name].read().astype(np.float32))
+    assert {tensor.dtype for tensor in stored.values()} == {"I8", "F8_E4M3", "F16"}
+
+
+def test_floats_of_8_bits_are_read_as_torch_reads_them(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    save_file({"every": every}, tmp_path / SAFETENSORS)
+    values = read_header(tmp_path / SAFETENSORS)["every"].read()
+    assert np.array_equal(values, every.float().numpy(), equal_nan=True)
+
+
+def test_a_matrix_of_values_too_small_for_8_bits_is_kept_in_16(tiny_encoder_path: Path) -> None:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from cmbert_retrieval.encoders.compact_export import round_weights
+
+    model = SentenceTransformer(str(tiny_encoder_path), device="cpu")
+    matrices = [layer.mlp.Wi.weight for layer in model[0].auto_model.layers[:2]]
+    matrices[0].data *= 1e-3
+    rounded = round_weights(model, "tiny")
+    kept = [rounded[f"layers.{number}.mlp.Wi.weight"] for number in range(2)]
+    assert [values.dtype for values in kept] == [torch.float16, torch.float8_e4m3fn]
+    for values, matrix in zip(kept, matrices, strict=True):
+        assert (values.float() - matrix).norm() < 0.03 * matrix.norm()
 
 
 def test_both_backends_have_one_identity(compact: Path, tiny_encoder_path: Path) -> None:

@@ -75,6 +75,12 @@ def test_a_tensor_is_read_whole_in_its_shape(tmp_path: Path, bfloat16: bool) -> 
         header["final_norm.weight"].read()
 
 
+def test_floats_of_8_bits_have_their_values(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "model.safetensors", {"x": np.array([0, 1, 56, 126, 185], np.uint8)})
+    (tensor,) = read_header(tmp_path / "model.safetensors").values()
+    assert tensor.read().tolist() == [0.0, 2.0**-9, 1.0, 448.0, -1.125]
+
+
 @pytest.mark.parametrize("change", ["a value", "a shape", "a name", "one more layer"])
 def test_the_hash_changes_with(tmp_path: Path, change: str) -> None:
     tensors = small_encoder()
@@ -209,11 +215,11 @@ def test_a_projection_in_a_pickle_is_refused_and_not_left_out_of_the_hash(tmp_pa
         weights_sha256(tmp_path)
 
 
-def test_floats_of_eight_bits_are_refused_by_name(tmp_path: Path) -> None:
+def test_floats_of_other_kinds_are_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     write_safetensors(file, small_encoder())
-    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F8_"', 1))
-    with pytest.raises(EncoderError, match=r"tensor '.*' is in F8_; expected F64, F32, F16 or BF16"):
+    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F4_"', 1))
+    with pytest.raises(EncoderError, match=r"tensor '.*' is in F4_; expected F64, F32, F16, BF16 or F8_E4M3"):
         read_header(file)
 
 

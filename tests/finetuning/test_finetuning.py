@@ -25,6 +25,7 @@ from cmbert_retrieval.encoders import load_encoder  # noqa: E402
 from cmbert_retrieval.errors import ConfigError  # noqa: E402
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe  # noqa: E402
 from cmbert_retrieval.finetuning.stages import prepare_all, run  # noqa: E402
+from cmbert_retrieval.finetuning.students import Teacher  # noqa: E402
 from cmbert_retrieval.finetuning.tables import Table  # noqa: E402
 from cmbert_retrieval.pretraining.callbacks import NoBar  # noqa: E402
 
@@ -258,6 +259,22 @@ def test_what_two_teachers_say_is_joined(
     assert (wanted * joined[there][:50].astype(np.float32)).sum(1).min() > 0.99
 
 
+def test_token_embeddings_may_be_changed_less_than_the_rest() -> None:
+    from cmbert_retrieval.finetuning.recipe import FinetuneTrainingRecipe
+    from cmbert_retrieval.pretraining.optimizers import make_optimizer
+
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 4))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    settings = FinetuneTrainingRecipe(weight_decay=0.0)
+    optimizer = make_optimizer(model, settings, 1e-3, embeddings_rate=0.125)
+    model(torch.arange(5)).square().sum().backward()
+    optimizer.step()
+    moved = [
+        float((after - then).abs().mean()) for after, then in zip(model.parameters(), before, strict=True)
+    ]
+    assert moved == pytest.approx([1e-3 / 8, 1e-3, 1e-3], rel=0.02)
+
+
 def test_a_compact_model_goes_on_learning(tiny_compact_path: Path, tmp_path: Path) -> None:
     from cmbert_retrieval.finetuning.recipe import StudentRecipe
     from cmbert_retrieval.finetuning.students import build_student
@@ -301,6 +318,10 @@ def test_a_model_may_begin_with_the_mean_of_several(model: Path, folder: Path, t
         build_student(made, None, seed=0, folder=tmp_path / "none")
 
 
+def teacher_of(folder: Path) -> Teacher:
+    return Teacher(folder, load_encoder(folder).encode_document)
+
+
 def test_a_model_may_begin_with_the_embeddings_of_its_teacher(
     folder: Path, tiny_encoder_path: Path, tmp_path: Path
 ) -> None:
@@ -309,7 +330,7 @@ def test_a_model_may_begin_with_the_embeddings_of_its_teacher(
     from cmbert_retrieval.finetuning.students import build_student
 
     made = recipe(folder, tiny_encoder_path, model__embeddings="teacher")
-    build_student(made.model, tiny_encoder_path, seed=0, folder=tmp_path / "start")
+    build_student(made.model, teacher_of(tiny_encoder_path), seed=0, folder=tmp_path / "start")
     here, there = (load_file(path / "model.safetensors") for path in (tmp_path / "start", tiny_encoder_path))
     own = here["embeddings.tok_embeddings.weight"]
     (taught,) = (tensor for name, tensor in there.items() if name.endswith("tok_embeddings.weight"))
@@ -325,7 +346,7 @@ def test_a_narrower_model_begins_with_the_principal_components_of_its_teachers_e
     from cmbert_retrieval.finetuning.students import build_student
 
     made = recipe(folder, tiny_encoder_path, model__embeddings="teacher", model__hidden_size=16)
-    build_student(made.model, tiny_encoder_path, seed=0, folder=tmp_path / "start")
+    build_student(made.model, teacher_of(tiny_encoder_path), seed=0, folder=tmp_path / "start")
     here, there = (load_file(path / "model.safetensors") for path in (tmp_path / "start", tiny_encoder_path))
     (taught,) = (tensor for name, tensor in there.items() if name.endswith("tok_embeddings.weight"))
     own = here["embeddings.tok_embeddings.weight"][: len(taught)]
