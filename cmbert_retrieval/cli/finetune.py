@@ -9,18 +9,11 @@ import typer
 
 from cmbert_retrieval.cli._groups import falls_through_to
 from cmbert_retrieval.cli._output import ProgressBar, print_json
+from cmbert_retrieval.cli._runs import Recipe, Restart, settings_option, tell_end
 
 app = typer.Typer(cls=falls_through_to("run"), no_args_is_help=True, add_completion=False)
 
-Recipe = Annotated[Path, typer.Argument(help="A recipe file, as in pretraining/recipes.", show_default=False)]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A setting: data.sources.pmc.path=PATH, stages.0.learning_rate=5e-4, ... May be repeated.",
-    ),
-]
+Settings = Annotated[list[str] | None, settings_option("stages.0.learning_rate=5e-4")]
 
 
 @app.callback()
@@ -48,18 +41,11 @@ def run(
     """Do all that a recipe says. Stopped or killed, it goes on from its last checkpoint: run it again."""
     from cmbert_retrieval.finetuning.recipe import load_finetune_recipe
     from cmbert_retrieval.finetuning.stages import run as run_stages
-    from cmbert_retrieval.pretraining.callbacks import STOPPED_EXIT_CODE
 
     made = load_finetune_recipe(recipe, overrides=settings or ())
     folder = out if out is not None else Path("runs/finetuning") / made.name
     outcome = run_stages(made, data if data is not None else folder / "data", folder, bars=_bar)
-    if outcome.folder is None:
-        typer.echo(f"stopped by a signal behind a checkpoint; the same command goes on in {folder}", err=True)
-        raise typer.Exit(STOPPED_EXIT_CODE)
-    if as_json:
-        print_json({"model": str(outcome.folder), "measured": outcome.measured})
-    else:
-        typer.echo(str(outcome.folder))
+    tell_end(folder, outcome.folder, {"measured": outcome.measured}, as_json=as_json)
 
 
 @app.command()
@@ -68,9 +54,7 @@ def prepare(
     *,
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     settings: Settings = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what was prepared there of another recipe.")
-    ] = False,
+    restart: Restart = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a recipe's pairs, ask its teacher, find negatives. Killed, the same command goes on."""

@@ -10,6 +10,7 @@ import typer
 
 from cmbert_retrieval.cli._groups import falls_through_to
 from cmbert_retrieval.cli._output import ProgressBar, print_json
+from cmbert_retrieval.cli._runs import Recipe, Restart, settings_option, tell_end
 
 if TYPE_CHECKING:
     from cmbert_retrieval.pretraining.recipe import PretrainRecipe
@@ -17,15 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=falls_through_to("run"), no_args_is_help=True, add_completion=False)
 
-Recipe = Annotated[Path, typer.Argument(help="A recipe file, as in pretraining/recipes.", show_default=False)]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A setting: data.sources.pmc.path=PATH, training.batch_tokens=65536, ... May be repeated.",
-    ),
-]
+Settings = Annotated[list[str] | None, settings_option("training.batch_tokens=65536")]
 Processes = Annotated[
     int | None, typer.Option(help="Processes that prepare text. (default: one a core)", min=1)
 ]
@@ -71,19 +64,12 @@ def run(
     prepared = data if data is not None else folder / "data"
     if data is None:
         _prepare(made, prepared, processes)
-    from cmbert_retrieval.pretraining.callbacks import STOPPED_EXIT_CODE
     from cmbert_retrieval.pretraining.training import pretrain
 
     outcome = pretrain(
         made, prepared, folder, bar=lambda label, tokens: ProgressBar(label, total=tokens, unit="tokens")
     )
-    if outcome.folder is None:
-        typer.echo(f"stopped by a signal behind a checkpoint; the same command goes on in {folder}", err=True)
-        raise typer.Exit(STOPPED_EXIT_CODE)
-    if as_json:
-        print_json({"model": str(outcome.folder), "held_out": outcome.held_out})
-    else:
-        typer.echo(str(outcome.folder))
+    tell_end(folder, outcome.folder, {"held_out": outcome.held_out}, as_json=as_json)
 
 
 @app.command()
@@ -93,9 +79,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     settings: Settings = None,
     processes: Processes = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what was prepared there of another recipe.")
-    ] = False,
+    restart: Restart = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Read, clean, deduplicate, split and tokenise a recipe's text. Killed, the same command goes on."""
