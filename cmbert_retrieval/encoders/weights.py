@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from cmbert_retrieval.encoders.modules import module_paths, module_routes, read_json
 from cmbert_retrieval.errors import EncoderError
 
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1} | {
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1
+_SIZES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
+    "BOOL": 1,
 }  # fmt: skip
-_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "F8_E4M3": "|u1"}
-_STORED = {**_FLOATS, "BF16": "<u2", "I8": "|i1"}
+_STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "I8": "|i1"}
 """Types of weights, as numpy reads them. Wider integers are buffers: positions of tokens, and the like."""
 
 _CHUNK = 1 << 22
@@ -140,7 +140,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
             first, last = _counts(entry["data_offsets"])
             shape = _counts(entry["shape"])
             start, stop = 8 + length + first, 8 + length + last
-            if entry["dtype"].startswith("F") and entry["dtype"] not in _FLOATS:
+            if entry["dtype"].startswith("F") and entry["dtype"] not in _STORED:
                 raise EncoderError(
                     f"{file}: tensor {name!r} is in {entry['dtype']}; expected F64, F32, F16, BF16 or "
                     "F8_E4M3. Save the model in one of these"

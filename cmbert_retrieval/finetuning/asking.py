@@ -52,13 +52,18 @@ class Asked:
     @classmethod
     def of(cls, model: str, recipe: TeacherRecipe) -> Asked:
         """Open a teacher that a recipe names."""
-        encoder = load_encoder(model, max_tokens=recipe.max_tokens, dtype=recipe.dtype)
+        encoder = open_teacher(model, recipe)
         return cls(encoder, cache_of(encoder, _precision(encoder), cache_folder() / "teachers"))
 
     def about(self, texts: Sequence[str], notify: Progress) -> NDArray[np.float16]:
         """Return ``[texts, dim]``."""
         parts = list(vectors_of(iter(texts), self.encoder, self.cache, notify=notify))
         return np.concatenate(parts) if parts else np.empty((0, self.encoder.identity.dim), np.float16)
+
+
+def open_teacher(model: str, recipe: TeacherRecipe) -> Encoder:
+    """Return a teacher as a recipe asks it, without the cache of its vectors."""
+    return load_encoder(model, max_tokens=recipe.max_tokens, dtype=recipe.dtype)
 
 
 def ask(recipe: FinetuneRecipe, data: Path, teacher: Asked, bars: Bars) -> None:

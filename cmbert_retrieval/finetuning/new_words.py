@@ -44,15 +44,12 @@ def rows_of_words(
     ]
     if encode is None or not new or len(known) <= table.shape[1]:
         return rows
-    said, mean = _with_one(encode([entries[place] for place in known])), rows[known].mean(axis=0)
+    vectors = encode([entries[place] for place in known + new])
+    said, asked = np.split(np.column_stack([vectors, np.ones(len(vectors))]), [len(known)])
+    mean = rows[known].mean(axis=0)
     away = rows[known] - mean
-    matrix = np.linalg.solve(said.T @ said + _RIDGE * np.eye(said.shape[1]), said.T @ away)
-    found = _with_one(encode([entries[place] for place in new])) @ matrix
+    found = asked @ np.linalg.solve(said.T @ said + _RIDGE * np.eye(said.shape[1]), said.T @ away)
     # What is told of a word is nearer to the mean than the word is.
     found *= np.linalg.norm(away, axis=1).mean() / np.linalg.norm(found, axis=1).mean()
     rows[new] = mean + found
     return rows
-
-
-def _with_one(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.column_stack([vectors, np.ones(len(vectors))])

@@ -87,8 +87,8 @@ class StudentRecipe(ModelRecipe):
     stays as it is."""
 
     words: int = Field(default=0, ge=0)
-    """Of ``vocabulary``, words of the texts that the tokenizer cuts; they are whole then, and begin with the
-    mean of their pieces' embeddings."""
+    """Of ``vocabulary``, words of the texts that the tokenizer cuts; they are whole then, and begin where
+    the teacher's vector of the word says, without a teacher with the mean of their pieces' embeddings."""
 
     embeddings: Literal["random", "teacher"] = "random"
     """``teacher``: begin with its token embeddings; both have the same tokenizer then. A narrower model takes

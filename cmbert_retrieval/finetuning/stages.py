@@ -19,6 +19,7 @@ from cmbert_retrieval.finetuning.asking import (
     ask,
     begin_folder,
     check_folder,
+    open_teacher,
     teacher_folder,
 )
 from cmbert_retrieval.finetuning.mining import MinedPair, MiningReport, mine
@@ -85,7 +86,7 @@ def _teacher(recipe: FinetuneRecipe) -> Teacher | None:
     from cmbert_retrieval.finetuning.students import Teacher
 
     return Teacher(
-        teacher_folder(teacher), lambda texts: Asked.of(teacher.model, teacher).encoder.encode_document(texts)
+        teacher_folder(teacher), lambda texts: open_teacher(teacher.model, teacher).encode_document(texts)
     )
 
 

@@ -212,9 +212,7 @@ def _take_entries(
     model.resize_token_embeddings(padded_vocabulary(len(rows)), mean_resizing=False)
     with torch.no_grad():
         model.embeddings.tok_embeddings.weight[: len(rows)] = rows
-    for name, id_ in special_ids(tokenizer).items():
-        setattr(model.config, name, id_)
-    model.embeddings.tok_embeddings.padding_idx = tokenizer.pad_token_id
+    model.config.update(special_ids(tokenizer))
 
 
 def _rows(

@@ -59,20 +59,22 @@ def fit_vocabulary(
         raise ConfigError(
             f"model.vocabulary is {size}; special tokens and single characters alone are {len(always)}{more}"
         )
-    counts, cut = _counts(tokenizer, texts, prefix)
-    if not counts and not cut:
+    found = _word_counts(tokenizer, texts, prefix)
+    if not found:
         raise ConfigError("model.vocabulary: there are no texts whose entries could be kept; leave it out")
-    whole = sorted(cut, key=lambda pieces: (-cut[pieces], pieces))
-    for pieces in whole[words:]:
-        for id_ in pieces:
-            counts[id_] += cut[pieces]
-    ranked = sorted(set(vocabulary.values()) - always, key=lambda id_: (-counts[id_], id_))
-    kept = sorted({*always, *ranked[: size - len(always) - len(whole[:words])]})
-    renumbered = {old: new for new, old in enumerate(kept)}
     spelt = {id_: piece for piece, id_ in vocabulary.items()}
+    cut = [word for word in found if len(word) > 1 and any(map(str.isalpha, _joined(word, spelt, prefix)))]
+    whole = sorted(cut, key=lambda word: (-found[word], word))[:words]
+    counts: Counter[int] = Counter()
+    for word in found.keys() - set(whole):
+        for id_ in word:
+            counts[id_] += found[word]
+    ranked = sorted(set(vocabulary.values()) - always, key=lambda id_: (-counts[id_], id_))
+    kept = sorted({*always, *ranked[: size - len(always) - len(whole)]})
+    renumbered = {old: new for new, old in enumerate(kept)}
     entries = {piece: renumbered[id_] for piece, id_ in vocabulary.items() if id_ in renumbered}
-    for pieces in whole[:words]:
-        entries["".join(spelt[id_].removeprefix(prefix) for id_ in pieces)] = len(entries)
+    for word in whole:
+        entries[_joined(word, spelt, prefix)] = len(entries)
     described["model"]["vocab"] = entries
     for added in described["added_tokens"]:
         added["id"] = renumbered[added["id"]]
@@ -84,39 +86,31 @@ def fit_vocabulary(
         model_max_length=tokenizer.model_max_length,
         **{name: getattr(tokenizer, name) for name in names},
     )
-    return made, [[id_] for id_ in kept] + [list(pieces) for pieces in whole[:words]]
+    return made, [[id_] for id_ in kept] + [list(word) for word in whole]
 
 
-def _counts(
+def _word_counts(
     tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], prefix: str
-) -> tuple[Counter[int], Counter[tuple[int, ...]]]:
-    """Return how often there are words of one piece, and cut ones: the latter as their pieces' ids.
-
-    Pieces of words that are cut do not count by themselves. What holds no letter is no word, nor is what
-    holds an unknown piece: their pieces count one by one.
-    """
+) -> Counter[tuple[int, ...]]:
+    """Return how often texts have each word, as the ids of its pieces."""
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     goes_on = np.array([piece.startswith(prefix) for piece in pieces])
-    lettered = [any(map(str.isalpha, piece)) for piece in pieces]
-    counts: Counter[int] = Counter()
-    cut: Counter[tuple[int, ...]] = Counter()
+    counts: Counter[tuple[int, ...]] = Counter()
     for batch in in_batches(texts, _BATCH):
         encoded = tokenizer(batch, add_special_tokens=False, truncation=False)["input_ids"]
         ids = np.fromiter(chain.from_iterable(encoded), np.int64)
         starts = np.flatnonzero(~goes_on[ids])
         lengths = np.diff(starts, append=len(ids))
-        for length in np.unique(lengths).tolist():
+        for length in np.unique(lengths):
             words = ids[starts[lengths == length][:, None] + np.arange(length)]
-            for word, count in zip(*np.unique(words, axis=0, return_counts=True), strict=True):
-                if length == 1:
-                    counts[int(word[0])] += int(count)
-                else:
-                    cut[tuple(word.tolist())] += int(count)
-    for word in [word for word in cut if not any(lettered[id_] for id_ in word)]:
-        for id_ in word:
-            counts[id_] += cut[word]
-        del cut[word]
-    return counts, cut
+            distinct, times = np.unique(words, axis=0, return_counts=True)
+            for word, count in zip(distinct.tolist(), times.tolist(), strict=True):
+                counts[tuple(word)] += count
+    return counts
+
+
+def _joined(word: tuple[int, ...], spelt: dict[int, str], prefix: str) -> str:
+    return "".join(spelt[id_].removeprefix(prefix) for id_ in word)
 
 
 def _with_ids(value: Any, renumbered: dict[int, int]) -> Any:
