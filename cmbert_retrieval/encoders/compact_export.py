@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbert_retrieval.encoders.compact import GraphWeight, graph_weights, weights_file
-from cmbert_retrieval.encoders.modules import read_json
+from cmbert_retrieval.encoders.compact import WEIGHTS_FILE, GraphWeight, graph_weights, weights_file
+from cmbert_retrieval.encoders.modules import module_paths, read_json
 from cmbert_retrieval.encoders.weights import read_header
 from cmbert_retrieval.errors import EncoderError
 
@@ -28,6 +28,9 @@ _LARGEST = 127
 _COARSEST = 0.03
 """How far a matrix in floats of 8 bits may be from its values, as a share of their length: three bits of
 fraction alone are off by 0.026; where many values are too small for the exponent, it is more."""
+
+_SMALL = 256
+"""Values of a constant that is kept as it is."""
 
 _ELSEWHERE = "the-weights-that-cmbert.json-names"
 """What the graph says of where its weights are: no file, so that nothing else opens it with other values."""
@@ -82,9 +85,11 @@ def round_weights(model: SentenceTransformer, name: str | Path) -> dict[str, tor
 def replace_weights(rounded: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Put what ``round_weights`` gave in the place of all weights of the transformer in an encoder's folder.
 
+    Weights of modules behind the pooling come to be in float16.
+
     What torch loads from it afterwards is another model, if only by a little, with another hash.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     file = weights_file(folder)
     for path in sorted(file.parent.iterdir()):
@@ -95,6 +100,10 @@ def replace_weights(rounded: Mapping[str, torch.Tensor], folder: Path) -> None:
     config.pop("torch_dtype", None)
     text = json.dumps(config, indent=2, sort_keys=True)
     (file.parent / "config.json").write_text(text + "\n", encoding="utf-8")
+    for kind, module in module_paths(folder):
+        if kind == "Dense":
+            parts = load_file(module / WEIGHTS_FILE)
+            save_file({name: value.half() for name, value in parts.items()}, module / WEIGHTS_FILE)
 
 
 def round_rows(table: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -198,8 +207,28 @@ def detach_weights(float_graph: Path, graph: Path, folder: Path) -> dict[str, Gr
             initializer.ClearField(part)
         initializer.data_location = onnx.TensorProto.EXTERNAL
         initializer.external_data.add(key="location", value=_ELSEWHERE)
+    _halve(model)
     onnx.save(model, str(graph))
     return found
+
+
+def _halve(model: ModelProto) -> None:
+    """Keep what stays in a graph in float16 where that is all that it holds: weights behind the pooling."""
+    import onnx
+
+    for initializer in model.graph.initializer:
+        if initializer.data_type != onnx.TensorProto.FLOAT or initializer.external_data:
+            continue
+        values = onnx.numpy_helper.to_array(initializer)
+        halves = values.astype(np.float16)
+        if values.size < _SMALL or not np.array_equal(halves.astype(np.float32), values):
+            continue
+        name = initializer.name
+        initializer.CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}_half"))
+        cast = onnx.helper.make_node(
+            "Cast", [initializer.name], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT
+        )
+        model.graph.node.insert(0, cast)
 
 
 def _origins(graph: ModelProto, file: Path) -> dict[str, GraphWeight]:

@@ -26,12 +26,19 @@ _MASKED = -1e9
 def is_plain_modernbert(model: SentenceTransformer, *, dim: int, pooling: str) -> bool:
     """Tell whether a model is what ``modernbert_graph`` writes.
 
-    That is a ModernBERT without biases, the mean of its tokens or its first one, and perhaps unit length.
+    That is a ModernBERT without biases, the mean of its tokens or its first one, and perhaps a matrix that
+    this is multiplied by, and unit length.
     """
     kinds = [type(module).__name__ for module in model]
-    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+    behind = [kind for kind in kinds[2:] if kind != "Dense"]
+    if kinds[:2] != ["Transformer", "Pooling"] or behind not in ([], ["Normalize"]):
         return False
     config = model[0].auto_model.config
+    width = config.hidden_size
+    if "Dense" in kinds:
+        if kinds.count("Dense") > 1 or kinds[2] != "Dense" or not _is_plain_dense(model[2]):
+            return False
+        width = model[2].out_features
     turned = getattr(config, "rope_parameters", None)  # transformers 5 has it
     return (
         config.model_type == "modernbert"
@@ -39,8 +46,17 @@ def is_plain_modernbert(model: SentenceTransformer, *, dim: int, pooling: str) -
         and all(parameters["rope_type"] == "default" for parameters in turned.values())
         and not (config.attention_bias or config.mlp_bias or config.norm_bias)
         and config.hidden_activation == "gelu"
-        and config.hidden_size == dim
+        and width == dim
         and pooling in ("mean", "cls")
+    )
+
+
+def _is_plain_dense(module: Any) -> bool:
+    return (
+        type(module.activation_function).__name__ == "Identity"
+        and module.linear.bias is None
+        and not getattr(module, "use_residual", False)
+        and module.module_input_name == module.module_output_name == "sentence_embedding"
     )
 
 
@@ -102,8 +118,12 @@ def modernbert_graph(model: SentenceTransformer, *, pooling: str, opset: int) ->
         after = after if after in weights else "final_norm.weight"
         normed, hidden = builder.add_and_norm(inner, hidden, weights, after, eps)
     pooled = builder.pooled(normed, pooling, places)
-    if len(model) > 2:
-        pooled = builder.add("LpNormalization", [pooled], axis=-1, p=2)
+    for module in list(model)[2:]:
+        if type(module).__name__ == "Normalize":
+            pooled = builder.add("LpNormalization", [pooled], axis=-1, p=2)
+        else:
+            matrix = module.linear.weight.detach().cpu().numpy()
+            pooled, width = builder.turned(pooled, matrix), len(matrix)
     builder.node("Identity", [pooled], ["embeddings"])
 
     graph = onnx.helper.make_graph(
@@ -216,6 +236,13 @@ class _Builder:
         none, masked = (self.constant(np.array(number, np.float32)) for number in (0.0, _MASKED))
         bias = self.add("Where", [far, masked, none])
         return self.add("Unsqueeze", [bias, self.constant(np.array([0, 1], np.int64))])
+
+    def turned(self, pooled: str, matrix: NDArray[np.float32]) -> str:
+        """Multiply one vector a text by a matrix ``[outputs, inputs]``, in floats."""
+        last = self.constant(np.array([-1], np.int64))
+        columns = self.add("Unsqueeze", [pooled, last])
+        # From the left it is one product a text, rounded as if there were no other text, and left in floats.
+        return self.add("Squeeze", [self.add("MatMul", [self.constant(matrix), columns]), last])
 
     def pooled(self, normed: str, mode: str, places: str) -> str:
         """Return one vector of all tokens."""

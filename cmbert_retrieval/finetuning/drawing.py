@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,19 @@ def drawn(
         ConfigError: no source has anything.
     """
     stage, pairs = recipe.stages[number], kind == PAIRS_NAME
-    own = stage.pair_weights if pairs else stage.text_weights
     count, rounds = (stage.pairs, 1) if pairs else (stage.texts // stage.text_rounds, stage.text_rounds)
-    for source, share in _shares(recipe, count, kind, own, sizes):
+    for source, share in _shares(recipe, number, count, kind, sizes):
         random = np.random.default_rng((recipe.seed, number, int(pairs), source))
         yield source, repeated(sizes[source], share, random) * rounds
+
+
+def stage_weights(recipe: FinetuneRecipe, number: int, kind: str) -> dict[str, float]:
+    """Return how often rows of each source come in a stage, beside their number."""
+    stage = recipe.stages[number]
+    own = stage.pair_weights if kind == PAIRS_NAME else stage.text_weights
+    return {
+        name: own.get(name, 0.0) if own else source.weight for name, source in recipe.data.sources.items()
+    }
 
 
 def drawn_texts(recipe: FinetuneRecipe, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
@@ -66,11 +74,11 @@ def repeated(rows: int, count: int, random: np.random.Generator) -> list[int]:
 
 
 def _shares(
-    recipe: FinetuneRecipe, count: int, kind: str, own: Mapping[str, float], sizes: Sequence[int]
+    recipe: FinetuneRecipe, number: int, count: int, kind: str, sizes: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
-    """Yield how many of ``count`` rows each source gives: by its size and its weight; ``own`` come first."""
-    given = [own.get(name, source.weight) for name, source in recipe.data.sources.items()]
-    weights = np.array(given) * np.array(sizes)
+    """Yield how many of ``count`` rows each source gives to a stage: by its size and its weight there."""
+    given = stage_weights(recipe, number, kind)
+    weights = np.array([given[name] for name in recipe.data.sources]) * np.array(sizes)
     if not weights.sum():
         raise ConfigError(f"there are no {kind} prepared; see the report of the data")
     wanted = count * weights / weights.sum()

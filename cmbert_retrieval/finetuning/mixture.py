@@ -17,8 +17,9 @@ from torch.utils.data import BatchSampler, Dataset
 from cmbert_retrieval.errors import ConfigError
 from cmbert_retrieval.finetuning.drawing import PAIRS_NAME, TEXTS_NAME, answered, drawn
 from cmbert_retrieval.finetuning.prepare import NEGATIVES, TEXTS, TRAIN, VECTORS
-from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, StageRecipe
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.tables import Table
+from cmbert_retrieval.finetuning.training_recipe import StageRecipe
 
 logger = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from cmbert_retrieval.finetuning.asking import (
     open_teacher,
     teacher_folder,
 )
+from cmbert_retrieval.finetuning.drawing import PAIRS_NAME, stage_weights
 from cmbert_retrieval.finetuning.mining import MinedPair, MiningReport, mine
 from cmbert_retrieval.finetuning.prepare import (
     COMPLETE,
@@ -163,11 +164,9 @@ def _needs_vectors(recipe: FinetuneRecipe) -> bool:
 
 def _mined_sources(recipe: FinetuneRecipe) -> list[str]:
     """Return the sources whose pairs come in a stage that takes negatives along."""
-    return [
-        name
-        for name, source in recipe.data.sources.items()
-        if any(
-            stage.pairs and stage.negatives and stage.pair_weights.get(name, source.weight)
-            for stage in recipe.stages
-        )
+    weights = [
+        stage_weights(recipe, number, PAIRS_NAME)
+        for number, stage in enumerate(recipe.stages)
+        if stage.pairs and stage.negatives
     ]
+    return [name for name in recipe.data.sources if any(stage[name] for stage in weights)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +14,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer import losses
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, ProgressCallback
 from transformers.utils.logging import disable_progress_bar
 
 from cmbert_retrieval.encoders.devices import choose_device
@@ -31,20 +26,30 @@ from cmbert_retrieval.finetuning.card import ROWS, last_measured, model_card
 from cmbert_retrieval.finetuning.drawing import PAIRS_NAME, TEXTS_NAME
 from cmbert_retrieval.finetuning.losses import TeacherLoss
 from cmbert_retrieval.finetuning.measuring import Measures, encoder_of
-from cmbert_retrieval.finetuning.mixture import (
-    StageBatches,
-    StageRows,
-    TextRows,
-    open_stage,
-)
+from cmbert_retrieval.finetuning.mixture import StageBatches, TextRows, open_stage
 from cmbert_retrieval.finetuning.prepare import COMPLETE, TEXTS
-from cmbert_retrieval.finetuning.recipe import FinetuneRecipe, FinetuneTrainingRecipe, StageRecipe
+from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
 from cmbert_retrieval.finetuning.report import REPORT_JSON, Report
 from cmbert_retrieval.finetuning.students import Teacher, build_student, open_student
 from cmbert_retrieval.finetuning.tables import Table
-from cmbert_retrieval.pretraining.callbacks import Bar, ShowProgress, StopOnSignal, TableLog
+from cmbert_retrieval.finetuning.trainer import FinetuneTrainer, Measuring
+from cmbert_retrieval.finetuning.training_recipe import FinetuneTrainingRecipe, StageRecipe
+from cmbert_retrieval.finetuning.whitening import (
+    add_whitening,
+    pair_differences,
+    whitened_pairs,
+    whitening_matrix,
+)
+from cmbert_retrieval.pretraining.callbacks import (
+    HELD_OUT_TABLE,
+    Bar,
+    ShowProgress,
+    StopOnSignal,
+    TableLog,
+    append_row,
+)
 from cmbert_retrieval.pretraining.card import CARD
-from cmbert_retrieval.pretraining.checkpoints import SafeTraining, last_checkpoint
+from cmbert_retrieval.pretraining.checkpoints import last_checkpoint
 from cmbert_retrieval.pretraining.optimizers import make_optimizer
 from cmbert_retrieval.pretraining.run_pins import pin_run
 from cmbert_retrieval.pretraining.schedules import warmup_linear
@@ -57,8 +62,8 @@ from cmbert_retrieval.pretraining.training import (
 from cmbert_retrieval.pretraining.workfolder import write_json
 from cmbert_retrieval.storage import fsync_folder, fsync_tree, sha256_of
 
-START = "start"
-"""The folder of the model that a run begins with."""
+START, WHITENED = "start", "whitened"
+"""The folders of the model that a run begins with, and of the one that ``whitening`` makes of the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,39 @@ def finetune(
         if not (folder / FINISHED).exists():
             return Outcome(None, measured)
         begin = folder / FINISHED
+    if recipe.whitening is not None:
+        folder = out / WHITENED
+        with PartialState().main_process_first():
+            if not (folder / FINISHED).exists():
+                _whiten(recipe, data, begin, folder, measures, bar)
+        return Outcome(folder / FINISHED, last_measured(folder))
     return Outcome(begin, measured)
+
+
+def _whiten(
+    recipe: FinetuneRecipe,
+    data: Path,
+    begin: Path,
+    folder: Path,
+    measures: Measures,
+    bar: Callable[[str, int], AbstractContextManager[Bar]],
+) -> None:
+    """Write the last stage's model with the matrix of ``whitening`` behind it, measured as stages are."""
+    how = recipe.whitening
+    assert how is not None
+    device = choose_device(None)
+    model = _open(begin, recipe, device, tokens=recipe.model.length).to(device).eval()
+    encode = encoder_of(model)
+    with torch.inference_mode(), bar("whitening", whitened_pairs(recipe, data)) as shown:
+        differences = pair_differences(recipe, data, encode, shown)
+        matrix = whitening_matrix(differences, ridge=how.ridge, dim=model[0].model.config.hidden_size)
+    add_whitening(model, matrix)
+    folder.mkdir(exist_ok=True)
+    (folder / HELD_OUT_TABLE).unlink(missing_ok=True)
+    with torch.inference_mode():
+        append_row(folder / HELD_OUT_TABLE, {"step": 0, **measures.of(encode)})
+    stages = [folder.with_name(f"stage-{number + 1}") for number in range(len(recipe.stages))]
+    _write_model(model, recipe, data, folder, [*stages, folder])
 
 
 def _pin(recipe: FinetuneRecipe, data: Path, out: Path) -> None:
@@ -127,73 +164,6 @@ def _pin(recipe: FinetuneRecipe, data: Path, out: Path) -> None:
                  "micro_batch"):  # fmt: skip
         del pinned["training"][name]
     pin_run(out, pinned, sha256_of(data / COMPLETE))
-
-
-class FinetuneTrainer(SafeTraining, SentenceTransformerTrainer):  # type: ignore[misc]
-    """sentence-transformers' trainer on the batches of a stage, with safe checkpoints."""
-
-    def __init__(self, *, rows: StageRows, batches: StageBatches, warmup: float, **settings: Any) -> None:
-        """Take what sentence-transformers' trainer takes.
-
-        Args:
-            rows: what is learnt from.
-            batches: of this process.
-            warmup: share of the steps in which the learning rate rises.
-            settings: of sentence-transformers' trainer.
-        """
-        self._rows, self._batches, self._warmup = rows, batches, warmup
-        super().__init__(**settings)
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the batches as they come: they are divided among the processes already."""
-        return DataLoader(
-            self._rows,
-            batch_sampler=self._batches,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LambdaLR:
-        """Let the learning rate rise, then fall evenly."""
-        factor = partial(warmup_linear, steps=num_training_steps, warmup=self._warmup)
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
-        return self.lr_scheduler
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Do without: what it looks for in the data is in no card of ours."""
-
-
-class _Measuring(TrainerCallback):  # type: ignore[misc]
-    """Measures every so many steps, and at the end."""
-
-    def __init__(self, measures: Measures, steps: int) -> None:
-        self._measures, self._steps = measures, steps
-        self.trainer: FinetuneTrainer | None = None
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
-        """Measure where it is time."""
-        if state.global_step % self._steps == 0 or state.global_step == state.max_steps:
-            wanted = control.should_log
-            self.measure()
-            control.should_log = wanted  # telling what was measured has put it out
-
-    def measure(self) -> None:
-        """Measure now, on the first process alone."""
-        trainer = self.trainer
-        assert trainer is not None
-        if not trainer.is_world_process_zero():
-            return
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        was_training = model.training
-        model.eval()
-        with torch.inference_mode(), trainer.compute_loss_context_manager():
-            found = self._measures.of(encoder_of(model))
-        model.train(was_training)
-        if found:
-            trainer.log({f"eval_{name}": value for name, value in found.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,19 +190,14 @@ class _Stage:
         rows, batches, counts = open_stage(self.recipe, self.number, self.data)
         device = choose_device(None)
         training = self.recipe.training
-        attention, packed = _attention(training, device)
-        model = open_student(
-            self.begin, attention=attention, tokens=self.stage.tokens, compiled=training.compile
-        )
-        if packed:
-            packing.pack_inputs(model)
-        stop, measuring = StopOnSignal(), _Measuring(self.measures, training.evaluate_steps)
+        model = _open(self.begin, self.recipe, device, tokens=self.stage.tokens)
+        stop, measuring = StopOnSignal(), Measuring(self.measures, training.evaluate_steps)
         shared = StageBatches(batches, rank=int(os.environ.get("RANK", "0")), processes=_processes())
         with bar(len(shared)) as shown:
             trainer = FinetuneTrainer(
                 rows=rows,
                 batches=shared,
-                warmup=self.stage.warmup,
+                schedule=partial(warmup_linear, warmup=self.stage.warmup, decay=self.stage.falling),
                 model=model,
                 args=self._arguments(device),
                 loss={TEXTS_NAME: self._teacher_loss(model), PAIRS_NAME: self._contrastive(model)},
@@ -254,18 +219,9 @@ class _Stage:
         return last_measured(self.folder)
 
     def _finish(self, model: SentenceTransformer, counts: Mapping[str, int]) -> None:
-        finished = self.folder / FINISHED
-        building = finished.with_name(f"{FINISHED}.building")
-        shutil.rmtree(building, ignore_errors=True)
-        model.max_seq_length = self.recipe.model.length
-        model.save(str(building), create_model_card=False)
         write_json(self.folder / ROWS, counts)
-        report = Report.from_json(json.loads((self.data / REPORT_JSON).read_bytes()))
         stages = [self.folder.with_name(f"stage-{number + 1}") for number in range(self.number + 1)]
-        (building / CARD).write_text(model_card(self.recipe, report, stages), encoding="utf-8")
-        fsync_tree(building)
-        building.rename(finished)
-        fsync_folder(self.folder)
+        _write_model(model, self.recipe, self.data, self.folder, stages)
 
     def _optimizer(self, model: SentenceTransformer) -> torch.optim.Optimizer:
         training = self.recipe.training
@@ -328,6 +284,31 @@ class _Stage:
             dataloader_pin_memory=device.type == "cuda",
             disable_tqdm=True,
         )
+
+
+def _open(folder: Path, recipe: FinetuneRecipe, device: torch.device, *, tokens: int) -> SentenceTransformer:
+    """Open a model with the attention of its recipe."""
+    attention, packed = _attention(recipe.training, device)
+    model = open_student(folder, attention=attention, tokens=tokens, compiled=recipe.training.compile)
+    if packed:
+        packing.pack_inputs(model)
+    return model
+
+
+def _write_model(
+    model: SentenceTransformer, recipe: FinetuneRecipe, data: Path, folder: Path, tables: Sequence[Path]
+) -> None:
+    """Write ``FOLDER/model`` with its card, told from the tables in the folders of stages."""
+    finished = folder / FINISHED
+    building = finished.with_name(f"{FINISHED}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    model.max_seq_length = recipe.model.length
+    model.save(str(building), create_model_card=False)
+    report = Report.from_json(json.loads((data / REPORT_JSON).read_bytes()))
+    (building / CARD).write_text(model_card(recipe, report, tables), encoding="utf-8")
+    fsync_tree(building)
+    building.rename(finished)
+    fsync_folder(folder)
 
 
 def _processes() -> int:

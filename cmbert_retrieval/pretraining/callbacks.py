@@ -189,18 +189,19 @@ class TableLog(TrainerCallback):  # type: ignore[misc]
             row["learning_rate"] = logs["learning_rate"]
             if self._rate is not None:
                 row["masking_rate"] = self._rate(step - 1)
-            self._append(TRAINING_TABLE, row | {"loss": logs["loss"]})
+            append_row(self._folder / TRAINING_TABLE, row | {"loss": logs["loss"]})
         measured = {
             name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")
         }
         if measured:
-            self._append(HELD_OUT_TABLE, row | measured)
+            append_row(self._folder / HELD_OUT_TABLE, row | measured)
 
-    def _append(self, name: str, row: Mapping[str, float]) -> None:
-        path = self._folder / name
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(row)
-            writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row.values()])
+
+def append_row(path: Path, row: Mapping[str, float]) -> None:
+    """Write a row at the end of a table; a new one begins with the names of its columns."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(row)
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row.values()])

@@ -32,15 +32,16 @@ def falling_rate(step: int, steps: int, first: float, last: float) -> float:
     return first + (last - first) * min(step, steps - 1) / (steps - 1)
 
 
-def warmup_linear(step: int, *, steps: int, warmup: float) -> float:
-    """Return the factor of the learning rate at a step: up evenly to 1, then down evenly to 0.
+def warmup_linear(step: int, steps: int, *, warmup: float, decay: float) -> float:
+    """Return the factor of the learning rate at a step: up evenly to 1, level, then down evenly to 0.
 
     Args:
         step: counted from 0.
         steps: of the whole stage.
         warmup: share of the steps in which it rises.
+        decay: share of the steps, at the end, in which it falls.
     """
-    rising = warmup * steps
+    rising, falling = warmup * steps, decay * steps
     if step + 1 < rising:
         return (step + 1) / rising
-    return max(0.0, (steps - step) / max(1.0, steps - rising)) if step >= rising else 1.0
+    return min(1.0, max(0.0, (steps - step) / max(1.0, falling)))

@@ -65,7 +65,7 @@ STAGE = {"pairs": 96, "texts": 64, "pair_batch": 8, "text_batch": 16}
 
 def test_a_stage_has_weights_of_pairs_of_its_own(tmp_path: Path) -> None:
     data = prepared(tmp_path, {"a": 90, "b": 90, "c": 90})
-    stage = {**STAGE, "texts": 96, "pair_weights": {"a": 3.0, "c": 0.0}}
+    stage = {**STAGE, "texts": 96, "pair_weights": {"a": 3.0, "b": 1.0}}
     _, batches, _ = open_stage(recipe(["a", "b", "c"], stage, weights={"b": 1.0, "c": 5.0}), 0, data)
     kinds = Counter((key.kind, key.source) for batch in batches for key in batch)
     assert (kinds["pairs", 0], kinds["pairs", 1], kinds["pairs", 2]) == (72, 24, 0)

@@ -48,9 +48,11 @@ def test_texts_may_be_seen_several_times_instead_of_others() -> None:
 
 
 def test_a_stage_has_weights_of_texts_of_its_own() -> None:
-    made = recipe({"texts": 30, "text_weights": {"many": 0}}, {"texts": 30, "text_weights": {"few": 2}})
+    one, two = {"few": 1}, {"many": 1, "few": 2}
+    made = recipe({"texts": 30, "text_weights": one}, {"texts": 30, "text_weights": two}, {"texts": 30})
     assert [(source, len(rows)) for source, rows in drawn(made, 0, TEXTS_NAME, [100, 40])] == [(1, 30)]
     assert [len(rows) for _, rows in drawn(made, 1, TEXTS_NAME, [100, 40])] == [17, 13]
+    assert [len(rows) for _, rows in drawn(made, 2, TEXTS_NAME, [100, 40])] == [25, 5]
 
 
 def test_weights_of_an_unknown_source_are_refused() -> None:

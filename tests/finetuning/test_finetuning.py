@@ -128,6 +128,38 @@ def test_the_model_opens_plainly_and_is_exported(model: Path, tmp_path: Path) ->
     assert (here * there).sum(1).min() > 0.98
 
 
+def test_vectors_are_whitened_by_what_pairs_differ_by(
+    model: Path, folder: Path, tiny_encoder_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    how = {"sources": ["articles"], "pairs": 200, "ridge": 0.1}
+    made = recipe(folder, tiny_encoder_path, whitening=how)
+    shutil.copytree(folder / "run", folder / "whitened-run", dirs_exist_ok=True)
+    (folder / "whitened-run/run.json").unlink()
+    out = finetune(made, folder, "whitened-run")
+    assert out == folder / "whitened-run/whitened/model"
+    before, after = (SentenceTransformer(str(path), device="cpu") for path in (model, out))
+    assert [type(module).__name__ for module in after] == ["Transformer", "Pooling", "Dense", "Normalize"]
+    matrix = after[2].linear.weight.detach().numpy()
+    table = Table(folder / "data/train/articles.arrow")
+    sides = [table.take(column, range(len(table))) for column in ("anchor", "positive")]
+    vectors = [before.encode(side) for side in sides]
+    turned = [side @ matrix for side in vectors]
+    turned = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in turned]
+    np.testing.assert_allclose(after.encode(sides[0]), turned[0], atol=1e-5)
+
+    def spread(one: Any, other: Any) -> float:
+        variances = np.linalg.eigvalsh((one - other).T @ (one - other))
+        return float(variances.max() / variances.mean())
+
+    assert spread(*turned) < spread(*vectors)
+    assert len(column(folder / "whitened-run/whitened/held_out.csv", "pairs_articles")) == 1
+    assert finetune(made, folder, "whitened-run") == out
+    with pytest.raises(ConfigError, match="run of whitening"):
+        finetune(recipe(folder, tiny_encoder_path), folder, "whitened-run")
+
+
 def test_held_out_pairs_are_measured(model: Path, folder: Path) -> None:
     shares = column(folder / "run/stage-1/held_out.csv", "pairs_articles")
     assert len(shares) == 3  # at steps 10, 20 and 30
@@ -260,7 +292,7 @@ def test_what_two_teachers_say_is_joined(
 
 
 def test_token_embeddings_may_be_changed_less_than_the_rest() -> None:
-    from cmbert_retrieval.finetuning.recipe import FinetuneTrainingRecipe
+    from cmbert_retrieval.finetuning.training_recipe import FinetuneTrainingRecipe
     from cmbert_retrieval.pretraining.optimizers import make_optimizer
 
     model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 4))
@@ -476,7 +508,7 @@ def test_negatives_are_mined_for_pairs_that_come_along(tiny_encoder_path: Path, 
     (tmp_path / "more.jsonl").write_text('{"_id": "m", "title": "gout", "text": "Crystals in a joint."}\n')
     stage = {"pairs": 48, "pair_batch": 16, "learning_rate": 1e-3, "negatives": 2, "tokens": 64}
     both = {"data": {"sources": {"articles": articles, "more": more}, "held_out": 0.2}}
-    made = recipe(tmp_path, tiny_encoder_path, **both, stages=[{**stage, "pair_weights": {"more": 0}}])
+    made = recipe(tmp_path, tiny_encoder_path, **both, stages=[{**stage, "pair_weights": {"articles": 1}}])
     prepare_all(made, tmp_path / "data", lambda *about: nullcontext(NoBar()))
     assert [path.stem for path in (tmp_path / "data/negatives").glob("[am]*.json")] == ["articles"]
     with pytest.raises(ConfigError, match="nothing was mined for the pairs of 'more'; run first"):
