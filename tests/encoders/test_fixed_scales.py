@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,25 @@ def test_a_channel_reaches_from_its_lowest_to_its_highest_value_in_all_texts(
     assert list(found) == ["looked_up"]
     reach = found["looked_up"]
     assert (reach.low.tolist(), reach.high.tolist(), reach.weights) == (low, high, ("weights",))
+
+
+def test_few_values_far_beyond_all_others_are_cut_where_steps_get_too_large_by_them(tmp_path: Path) -> None:
+    from cmbert_retrieval.encoders.fixed_scales import activation_reach, fix_scales
+
+    random = np.random.default_rng(0)
+    table = random.normal(size=(200, 3)).astype(np.float32) * np.float32(0.05)
+    table[0] = 9.0
+    graph = write(tmp_path / "float.onnx", table)
+    texts = [[number] for number in range(200)]
+    even = activation_reach(graph, texts[1:])["looked_up"]
+    found = activation_reach(graph, texts)["looked_up"]
+    assert (even.cut, found.cut, found.high.tolist()) == (1.0, 0.6, [9, 9, 9])
+    errors = []
+    for cut in (found, replace(found, cut=1.0)):
+        fix_scales(graph, tmp_path / "int8.onnx", {"looked_up": cut})
+        given = [(run(tmp_path / "int8.onnx", [ids]), run(graph, [ids])) for ids in texts[1:]]
+        errors.append(float(np.mean([np.square(one - other).sum() for one, other in given])))
+    assert errors[0] < errors[1]
 
 
 def test_products_are_those_of_activations_in_256_steps_cut_at_the_range(tmp_path: Path) -> None:

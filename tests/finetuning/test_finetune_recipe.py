@@ -70,7 +70,10 @@ def test_recipes_with_literature_or_codes_look_for_what_is_measured(name: str) -
         ({"model": {"checkpoint": "a/b", "name_prompt": "name: "}}, "go together; give both or neither"),
         ({"model": {"checkpoint": "a/b", "name_sources": ["b"]}}, "names 'b', and no source is called so"),
         ({"stages": []}, "stages"),
-        ({"stages": [{"pairs": 9, "warmup": 0.5, "decay": 0.6}]}, "0.5 and decay 0.6 are more than the whole"),
+        (
+            {"stages": [{"pairs": 9, "warmup": 0.5, "decay": 0.6}]},
+            "0.5 and decay 0.6 are more than the whole",
+        ),
         ({"whitening": {"sources": ["b"]}}, "whitening.sources names 'b', and no source is called so"),
         ({"stage": []}, "unknown key 'stage'; did you mean 'stages'"),
         ({"measured": {"sets": ["scifact:test"]}}, "expected NAME:validation or NAME:train"),
