@@ -85,7 +85,7 @@ def activation_reach(graph: Path, texts: Iterable[Sequence[int]]) -> dict[str, R
                 raise EncoderError(f"the activations {name} are not finite; check the model's weights")
             np.minimum(lows[name], values.min(axis=(0, 1)), out=lows[name])
             np.maximum(highs[name], values.max(axis=(0, 1)), out=highs[name])
-            seen[name].append(values[0, :: -(-values.shape[1] // _TOKENS)])
+            seen[name].append(values[0, :: -(-values.shape[1] // _TOKENS)].copy())
     found = {name: Reach(lows[name], highs[name], tuple(used)) for name, used in users.items()}
     return {
         name: replace(reach, cut=_best_cut(reach, seen[name], [matrices[used] for used in reach.weights]))

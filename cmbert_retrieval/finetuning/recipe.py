@@ -181,6 +181,10 @@ class FinetuneRecipe(Section):
         for name in self.whitening.sources if self.whitening is not None else ():
             if name not in self.data.sources:
                 raise ValueError(f"whitening.sources names '{name}', and no source is called so")
+        if self.whitening is not None and self.model.matryoshka:
+            raise ValueError(
+                "whitening mixes all numbers of a vector; model.matryoshka would cut it: leave one out"
+            )
         if bool(self.model.name_prompt) != bool(self.model.name_sources):
             raise ValueError("model.name_prompt and model.name_sources go together; give both or neither")
         if self.teacher is None:

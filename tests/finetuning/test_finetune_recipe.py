@@ -74,6 +74,10 @@ def test_recipes_with_literature_or_codes_look_for_what_is_measured(name: str) -
             {"stages": [{"pairs": 9, "warmup": 0.5, "decay": 0.6}]},
             "0.5 and decay 0.6 are more than the whole",
         ),
+        (
+            {"whitening": {"sources": ["a"]}, "model": {"tokenizer": "a/b", "matryoshka": [64]}},
+            "whitening mixes all numbers of a vector",
+        ),
         ({"whitening": {"sources": ["b"]}}, "whitening.sources names 'b', and no source is called so"),
         ({"stage": []}, "unknown key 'stage'; did you mean 'stages'"),
         ({"measured": {"sets": ["scifact:test"]}}, "expected NAME:validation or NAME:train"),
