@@ -172,15 +172,15 @@ class FinetuneRecipe(Section):
                 for name in getattr(stage, weights):
                     if name not in self.data.sources:
                         raise ValueError(f"a stage has {weights} of '{name}', and no source is called so")
-        for name in self.negatives.complete if self.negatives is not None else ():
-            if name not in self.data.sources:
-                raise ValueError(f"negatives.complete names '{name}', and no source is called so")
-        for name in self.model.name_sources:
-            if name not in self.data.sources:
-                raise ValueError(f"model.name_sources names '{name}', and no source is called so")
-        for name in self.whitening.sources if self.whitening is not None else ():
-            if name not in self.data.sources:
-                raise ValueError(f"whitening.sources names '{name}', and no source is called so")
+        lists = {
+            "negatives.complete": self.negatives.complete if self.negatives is not None else [],
+            "model.name_sources": self.model.name_sources,
+            "whitening.sources": self.whitening.sources if self.whitening is not None else [],
+        }
+        for key, names in lists.items():
+            for name in names:
+                if name not in self.data.sources:
+                    raise ValueError(f"{key} names '{name}', and no source is called so")
         if self.whitening is not None and self.model.matryoshka:
             raise ValueError(
                 "whitening mixes all numbers of a vector; model.matryoshka would cut it: leave one out"

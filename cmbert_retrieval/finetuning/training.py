@@ -36,8 +36,8 @@ from cmbert_retrieval.finetuning.trainer import FinetuneTrainer, Measuring
 from cmbert_retrieval.finetuning.training_recipe import FinetuneTrainingRecipe, StageRecipe
 from cmbert_retrieval.finetuning.whitening import (
     add_whitening,
+    drawn_pairs,
     pair_differences,
-    whitened_pairs,
     whitening_matrix,
 )
 from cmbert_retrieval.pretraining.callbacks import (
@@ -116,7 +116,7 @@ def finetune(
     measures = Measures(recipe, data)
     begin, measured = out / START, dict[str, float]()
     for number in range(len(recipe.stages)):
-        folder = out / f"stage-{number + 1}"
+        *_, folder = _stage_folders(out, number + 1)
         run = _Stage(recipe, number, data, folder, begin, measures)
         measured = run.train(partial(bar, f"stage {number + 1} of {len(recipe.stages)}"))
         if not (folder / FINISHED).exists():
@@ -145,16 +145,20 @@ def _whiten(
     device = choose_device(None)
     model = _open(begin, recipe, device, tokens=recipe.model.length).to(device).eval()
     encode = encoder_of(model)
-    with torch.inference_mode(), bar("whitening", whitened_pairs(recipe, data)) as shown:
-        differences = pair_differences(recipe, data, encode, shown)
-        matrix = whitening_matrix(differences, ridge=how.ridge, dim=model[0].model.config.hidden_size)
+    pairs = drawn_pairs(recipe, how, data)
+    with torch.inference_mode(), bar("whitening", sum(len(rows) for _, rows in pairs)) as shown:
+        matrix = whitening_matrix(pair_differences(pairs, encode, shown), ridge=how.ridge)
     add_whitening(model, matrix)
     folder.mkdir(exist_ok=True)
     (folder / HELD_OUT_TABLE).unlink(missing_ok=True)
     with torch.inference_mode():
         append_row(folder / HELD_OUT_TABLE, {"step": 0, **measures.of(encode)})
-    stages = [folder.with_name(f"stage-{number + 1}") for number in range(len(recipe.stages))]
+    stages = _stage_folders(folder.parent, len(recipe.stages))
     _write_model(model, recipe, data, folder, [*stages, folder])
+
+
+def _stage_folders(out: Path, count: int) -> list[Path]:
+    return [out / f"stage-{number}" for number in range(1, count + 1)]
 
 
 def _pin(recipe: FinetuneRecipe, data: Path, out: Path) -> None:
@@ -220,7 +224,7 @@ class _Stage:
 
     def _finish(self, model: SentenceTransformer, counts: Mapping[str, int]) -> None:
         write_json(self.folder / ROWS, counts)
-        stages = [self.folder.with_name(f"stage-{number + 1}") for number in range(self.number + 1)]
+        stages = _stage_folders(self.folder.parent, self.number + 1)
         _write_model(model, self.recipe, self.data, self.folder, stages)
 
     def _optimizer(self, model: SentenceTransformer) -> torch.optim.Optimizer:

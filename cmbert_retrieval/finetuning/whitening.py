@@ -20,36 +20,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbert_retrieval.errors import ConfigError
-from cmbert_retrieval.finetuning.prepare import TRAIN
+from cmbert_retrieval.finetuning.drawing import repeated
 from cmbert_retrieval.finetuning.recipe import FinetuneRecipe
-from cmbert_retrieval.finetuning.tables import Table
+from cmbert_retrieval.finetuning.training_recipe import WhiteningRecipe
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from cmbert_retrieval.finetuning.measuring import Encode
+    from cmbert_retrieval.finetuning.mixture import PairRows
 
 _AT_ONCE = 1024
 
 
-def whitening_matrix(
-    differences: Iterable[NDArray[np.float32]], *, ridge: float, dim: int
-) -> NDArray[np.float32]:
+def whitening_matrix(differences: Iterable[NDArray[np.float32]], *, ridge: float) -> NDArray[np.float32]:
     """Return the symmetric matrix ``[dim, dim]`` that vectors are multiplied by; its largest eigenvalue is 1.
 
     Args:
         differences: of each source ``[pairs, dim]``, by what the unit vectors of a pair differ.
         ridge: added to the variance in every direction, as a share of its mean.
-        dim: of the vectors.
 
     Raises:
         ConfigError: the texts of all pairs have the same vectors.
     """
-    within, sources = np.zeros((dim, dim)), 0
-    for rows in differences:
-        wide = rows.astype(np.float64)
-        within += wide.T @ wide / len(wide)
-        sources += 1
+    wide = (rows.astype(np.float64) for rows in differences)
+    within = np.sum([rows.T @ rows / len(rows) for rows in wide], axis=0)
+    dim = len(within)
     mean = float(np.trace(within)) / dim
     if not mean > 0:
         raise ConfigError("whitening: both texts of every pair have the same vector; expected other pairs")
@@ -59,41 +55,38 @@ def whitening_matrix(
     return matrix
 
 
-def pair_differences(
-    recipe: FinetuneRecipe, data: Path, encode: Encode, notify: Callable[[int], None]
-) -> Iterator[NDArray[np.float32]]:
-    """Yield ``[pairs, dim]`` for each source of ``whitening``: pairs by chance, by the recipe's seed.
+def drawn_pairs(recipe: FinetuneRecipe, how: WhiteningRecipe, data: Path) -> list[tuple[PairRows, list[int]]]:
+    """Return the pairs of each source and the rows that are taken, by the recipe's seed.
 
     Raises:
         ConfigError: a source has no pairs.
     """
-    how = recipe.whitening
-    assert how is not None
+    from cmbert_retrieval.finetuning.mixture import PairRows
+
+    chosen = []
     for name in how.sources:
-        table = Table(data / TRAIN / f"{name}.arrow")
-        if not len(table):
+        pairs = PairRows(data, name, negatives=0, seed=recipe.seed, prompts=recipe.prompts_of(name))
+        if not len(pairs):
             raise ConfigError(f"whitening.sources names '{name}', which has no pairs; see {data}/report.md")
-        number = list(recipe.data.sources).index(name)
-        random = np.random.default_rng((recipe.seed, number))
-        rows = np.sort(random.permutation(len(table))[: how.pairs]).tolist()
-        asked, answered = recipe.prompts_of(name)
+        random = np.random.default_rng((recipe.seed, list(recipe.data.sources).index(name)))
+        chosen.append((pairs, sorted(repeated(len(pairs), min(how.pairs, len(pairs)), random))))
+    return chosen
+
+
+def pair_differences(
+    pairs: Iterable[tuple[PairRows, list[int]]], encode: Encode, notify: Callable[[int], None]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield ``[pairs, dim]`` for each source: by what the unit vectors of its pairs differ."""
+    for table, rows in pairs:
         parts = []
         for start in range(0, len(rows), _AT_ONCE):
-            some = rows[start : start + _AT_ONCE]
-            sides = [
-                encode([prompt + text for text in table.take(column, some)], "")
-                for column, prompt in (("anchor", asked), ("positive", answered))
-            ]
-            parts.append(sides[0] - sides[1])
+            some = table.take(rows[start : start + _AT_ONCE])
+            anchors, positives = (
+                encode([pair[side] for pair in some], "") for side in ("anchor", "positive")
+            )
+            parts.append(anchors - positives)
             notify(len(some))
         yield np.concatenate(parts)
-
-
-def whitened_pairs(recipe: FinetuneRecipe, data: Path) -> int:
-    """Return how many pairs the matrix is computed from."""
-    how = recipe.whitening
-    assert how is not None
-    return sum(min(how.pairs, len(Table(data / TRAIN / f"{name}.arrow"))) for name in how.sources)
 
 
 def add_whitening(model: SentenceTransformer, matrix: NDArray[np.float32]) -> None:
