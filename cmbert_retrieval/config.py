@@ -95,7 +95,8 @@ class PassagesRecipe(Section):
     """How long documents become rows. Documents with entry texts of their own are not split."""
 
     max_tokens: int | None = Field(default=None, ge=16)
-    """Longest passage in tokens of the encoder, title included. null: as many as the encoder reads."""
+    """Longest passage in tokens of the encoder, title included. null: 256 of a document that is longer than
+    the encoder reads, chosen by ``eval/suites/lengths.yaml``; any other document is one passage."""
 
     stride: int = Field(default=0, ge=0)
     """Sentences that neighbouring passages share."""
@@ -121,10 +122,10 @@ class LexicalRecipe(Section):
 class SearchRecipe(Section):
     """How the index is searched unless the search says otherwise.
 
-    The defaults were chosen by ``benchmarks/fusion.py``, with cmbert-mini on parts of SciFact, NFCorpus,
-    MedQuAD and PMC that are for choosing: nDCG@10 0.730, 0.324, 0.602 and 0.509; by min-max at 0.4 0.723,
-    0.316, 0.610 and 0.488, by RRF 0.697, 0.310, 0.582 and 0.377. Codes and terms are better found with more
-    of meaning: 0.8.
+    The defaults were chosen by ``benchmarks/fusion.py``, with the first weights of cmbert-mini on parts of
+    SciFact, NFCorpus, MedQuAD and PMC that are for choosing: nDCG@10 0.730, 0.324, 0.602 and 0.509; by
+    min-max at 0.4 0.723, 0.316, 0.610 and 0.488, by RRF 0.697, 0.310, 0.582 and 0.377. Codes and terms are
+    better found with more of meaning: 0.8.
     """
 
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"

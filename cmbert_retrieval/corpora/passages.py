@@ -63,7 +63,7 @@ class _Piece:
 
 
 class PassageSplitter:
-    """Cuts documents into windows of at most ``max_tokens`` tokens, title included.
+    """Cuts documents into windows of at most ``max_tokens`` tokens, title included; short ones stay whole.
 
     A window holds whole sentences. It never crosses from one kind of section to another (abstract, body,
     captions, tables) nor from one top-level section to another, but small neighbouring paragraphs share one.
@@ -75,13 +75,16 @@ class PassageSplitter:
     window.
     """
 
-    def __init__(self, count_tokens: CountTokens, *, max_tokens: int, stride: int = 0) -> None:
+    def __init__(
+        self, count_tokens: CountTokens, *, max_tokens: int, stride: int = 0, whole: int = 0
+    ) -> None:
         """Make a splitter.
 
         Args:
             count_tokens: texts -> their lengths in tokens, special tokens not counted.
             max_tokens: the longest row text: title, space and passage, special tokens not counted.
             stride: how many sentences neighbouring windows share, as far as there is room.
+            whole: a document of at most as many tokens, title included, has windows of up to that length.
 
         Raises:
             ConfigError: ``max_tokens < 16`` or ``stride < 0``.
@@ -93,6 +96,7 @@ class PassageSplitter:
         self._count_tokens = count_tokens
         self.max_tokens = max_tokens
         self.stride = stride
+        self.whole = whole
 
     def passage_title(self, document: Document) -> str:
         """Return the title that goes in front of the document's passages.
@@ -111,8 +115,9 @@ class PassageSplitter:
         title, title_tokens = self._title(document)
         if not pieces:
             return [Passage(0, 0)] if title else []
-        budget = self.max_tokens - title_tokens
         self._count(document.text, pieces)
+        fits = title_tokens + sum(piece.tokens for piece in pieces) <= self.whole
+        budget = max(self.max_tokens, self.whole if fits else 0) - title_tokens
         pieces = self._cut(document.text, pieces, budget)
         passages: list[Passage] = []
         for _, group in groupby(pieces, key=lambda piece: piece.group):

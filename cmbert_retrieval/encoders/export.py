@@ -31,6 +31,7 @@ from cmbert_retrieval.encoders.identity import PROBE_TEXTS, row_cosines
 from cmbert_retrieval.encoders.manifest import (
     GRAPH_FILES,
     MANIFEST_FILE,
+    OWN_TOKENIZER_FILE,
     TOKENIZER_FILE,
     OnnxManifest,
     is_onnx_folder,
@@ -230,8 +231,8 @@ def _write_onnx(
     graphs = folder / "onnx"
     graphs.mkdir()
     _save_tokenizer(tokenizer.backend_tokenizer, folder / TOKENIZER_FILE)
-    if not (folder / "tokenizer.json").is_file():
-        shutil.copyfile(folder / TOKENIZER_FILE, folder / "tokenizer.json")
+    if compact or not (folder / OWN_TOKENIZER_FILE).is_file():
+        shutil.copyfile(folder / TOKENIZER_FILE, folder / OWN_TOKENIZER_FILE)
     float_graph = graphs / GRAPH_FILES["float32"]
     write_graph(encoder.model, float_graph, dim=identity.dim, pooling=identity.pooling)
     manifest = OnnxManifest(
@@ -262,6 +263,8 @@ def _write_onnx(
             quantize_graph(float_graph, graph)
         weights = detach_weights(float_graph, graph, folder) if compact else {}
         float_graph.unlink()
+        if compact:
+            (folder / TOKENIZER_FILE).unlink()
         manifest = replace(manifest, files={quantize: graph.name}, weights=weights)
         manifest.write(folder / MANIFEST_FILE)
         vectors = _both_sides(OnnxEncoder(folder), compared)

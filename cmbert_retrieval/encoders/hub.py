@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cmbert_retrieval.encoders.compact import weights_file
-from cmbert_retrieval.encoders.manifest import MANIFEST_FILE, TOKENIZER_FILE, OnnxManifest, is_onnx_folder
+from cmbert_retrieval.encoders.manifest import MANIFEST_FILE, OnnxManifest, is_onnx_folder
 from cmbert_retrieval.encoders.modules import module_paths, optional_json
 from cmbert_retrieval.errors import EncoderError
 from cmbert_retrieval.hub import Hub, HubError, Repository, find_repository
@@ -82,7 +82,7 @@ def _has_export(folder: Path) -> bool:
     """Tell whether all graphs of an export are there, with their weights, and its tokenizer."""
     manifest = OnnxManifest.read(folder / MANIFEST_FILE)
     names = [f"onnx/{name}" for name in manifest.files.values()]
-    names.append(TOKENIZER_FILE if manifest.sources else "tokenizer.json")
+    names.append(manifest.tokenizer)
     found = all((folder / name).is_file() for name in names)
     return found and (not manifest.weights or weights_file(folder).is_file())
 

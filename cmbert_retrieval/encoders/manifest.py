@@ -23,6 +23,8 @@ MANIFEST_FILE = "onnx/cmbert.json"
 TOKENIZER_FILE = "onnx/tokenizer.json"
 """The tokenizer as it ran for the export: the model's own file may say less than its configuration does."""
 
+OWN_TOKENIZER_FILE = "tokenizer.json"
+
 
 @dataclass(frozen=True, slots=True)
 class OnnxManifest:
@@ -44,6 +46,15 @@ class OnnxManifest:
     files: Mapping[str, str]
     sources: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, GraphWeight] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer that ran lies, relative to the folder.
+
+        A compact export, which writes the model's own file too, keeps it once; older versions, which name no
+        sources, read the model's own.
+        """
+        return OWN_TOKENIZER_FILE if self.weights or not self.sources else TOKENIZER_FILE
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON."""

@@ -21,7 +21,6 @@ from cmbert_retrieval.encoders.fingerprint import check_fingerprint
 from cmbert_retrieval.encoders.manifest import (
     GRAPH_FILES,
     MANIFEST_FILE,
-    TOKENIZER_FILE,
     OnnxManifest,
     is_onnx_folder,
 )
@@ -182,8 +181,7 @@ class OnnxEncoder:
     def _open_tokenizer(self, *, truncate: bool) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        # Exports of older versions, which name no sources, read the model's own.
-        path = self._folder / (TOKENIZER_FILE if self._manifest.sources else "tokenizer.json")
+        path = self._folder / self._manifest.tokenizer
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower

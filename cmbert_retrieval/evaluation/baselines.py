@@ -137,6 +137,8 @@ def _cached_vectors(
     encoder: Any, name: str, texts: Sequence[str], cache: Path, prompt: str | None
 ) -> NDArray[np.float32]:
     digest = hashlib.sha256(name.encode() + (prompt or "").encode())
+    for weight in encoder.state_dict().values():  # a folder keeps its name when other weights come into it
+        digest.update(weight.float().numpy().tobytes())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)

@@ -11,6 +11,9 @@ from cmbert_retrieval.encoders.base import Encoder
 from cmbert_retrieval.indexes.build import RowTexts
 from cmbert_retrieval.types import Document
 
+TOKENS_PER_PASSAGE = 256
+"""Of a document that the encoder cannot read as a whole; see ``eval/suites/lengths.yaml``."""
+
 WORDS_PER_PASSAGE = 200  # of an index without encoder, where nothing else sets a length
 SPECIAL_TOKENS = 2  # at most: one in front and one behind, as BERT and ModernBERT have them
 
@@ -24,8 +27,9 @@ def row_texts(encoder: Encoder | None, passages: PassagesRecipe | None) -> RowTe
         limit = room(encoder) if encoder else WORDS_PER_PASSAGE
         splitter = PassageSplitter(
             encoder.count_tokens if encoder else _count_words,
-            max_tokens=min(passages.max_tokens or limit, limit),
+            max_tokens=min(passages.max_tokens or TOKENS_PER_PASSAGE, limit),
             stride=passages.stride,
+            whole=limit if passages.max_tokens is None else 0,
         )
 
     def spans(document: Document) -> Sequence[Span]:

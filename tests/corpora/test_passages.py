@@ -134,6 +134,16 @@ def test_windows_end_on_sentence_borders() -> None:
     ]
 
 
+def test_a_document_that_is_short_enough_stays_whole_and_a_longer_one_is_cut() -> None:
+    def lengths(sentences: int) -> list[int]:
+        document = document_of([("One two three four. " * sentences, "", "body")], title="About numbers")
+        splitter = PassageSplitter(count_words, max_tokens=20, whole=52)
+        return count_words([document.text[p.start : p.end] for p in splitter.split(document)])
+
+    assert lengths(10) == [50]  # and two of the title
+    assert lengths(11) == [15, 15, 15, 10]
+
+
 def test_the_stride_is_the_number_of_sentences_that_neighbours_share() -> None:
     text = " ".join(words(5, of=letter) for letter in "abcdef")
     parts = [words(5, of=letter) for letter in "abcdef"]

@@ -55,7 +55,8 @@ def test_it_fits_the_package() -> None:
 def test_what_means_the_same_is_nearer(encoder: OnnxEncoder, asked: str, near: str, far: str) -> None:
     (query,) = encoder.encode_query([asked])
     same, other = encoder.encode_document([near, far]) @ query
-    assert same > other + 0.2, (same, other)
+    # The matrix behind the pooling brings cosines closer to each other: without it, 0.2 was between these.
+    assert same > other + 0.1, (same, other)
 
 
 def test_it_reads_up_to_8192_tokens(encoder: OnnxEncoder) -> None:

@@ -47,8 +47,12 @@ def test_its_identity_is_that_of_the_rounded_weights(
     assert own.weights_sha256 != load_encoder(tiny_encoder_path).identity.weights_sha256
 
 
-def test_the_weights_lie_there_once(tiny_compact_path: Path, tiny_encoder_path: Path) -> None:
-    sizes = {path.name: path.stat().st_size for path in tiny_compact_path.rglob("*") if path.is_file()}
+def test_the_weights_and_the_tokenizer_lie_there_once(
+    tiny_compact_path: Path, tiny_encoder_path: Path
+) -> None:
+    files = [path for path in tiny_compact_path.rglob("*") if path.is_file()]
+    assert sum(path.name == "tokenizer.json" for path in files) == 1
+    sizes = {path.name: path.stat().st_size for path in files}
     values = read_safetensors(tiny_compact_path / "model.safetensors").values()
     assert sizes["model.safetensors"] - sum(array.nbytes for array in values) < 4_000
     assert sizes["model_int8.onnx"] < 30_000

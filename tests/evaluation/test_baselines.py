@@ -44,3 +44,22 @@ def test_a_model_reads_names_with_its_prompt_for_them_as_the_encoder_does(
     texts = [Document(code.id, name) for code in CODES for name in code.entries[1:]]
     plain = [Document(code.id, "", entries=code.entries[1:]) for code in CODES]
     assert scores(texts) != pytest.approx(scores(plain), abs=1e-3)
+
+
+def test_other_weights_in_the_same_folder_are_measured_anew(tiny_encoder_path: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_encoder_path, folder)
+
+    def scores(cache: str) -> dict[str, float]:
+        queries = {"q": "stone in the kidney"}
+        return encoder_run(Rows(CODES), queries, 2, model=str(folder), cache=tmp_path / cache)["q"]
+
+    before = scores("vectors")
+    weights = load_file(folder / "model.safetensors")
+    torch.manual_seed(0)
+    changed = {name: value + 0.1 * torch.randn_like(value) for name, value in weights.items()}
+    save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+    assert scores("vectors") == scores("elsewhere") != before
