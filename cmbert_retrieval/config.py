@@ -96,7 +96,7 @@ class PassagesRecipe(Section):
 
     max_tokens: int | None = Field(default=None, ge=16)
     """Longest passage in tokens of the encoder, title included. null: 256 of a document that is longer than
-    the encoder reads, chosen by ``eval/suites/lengths.yaml``; any other document is one passage."""
+    the encoder reads, chosen by ``eval/suites/lengths.yaml``; any other is cut between its parts at most."""
 
     stride: int = Field(default=0, ge=0)
     """Sentences that neighbouring passages share."""

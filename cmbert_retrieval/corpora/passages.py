@@ -116,8 +116,9 @@ class PassageSplitter:
         if not pieces:
             return [Passage(0, 0)] if title else []
         self._count(document.text, pieces)
-        fits = title_tokens + sum(piece.tokens for piece in pieces) <= self.whole
-        budget = max(self.max_tokens, self.whole if fits else 0) - title_tokens
+        length = title_tokens + sum(piece.tokens for piece in pieces)
+        window = self.whole if self.max_tokens < length <= self.whole else self.max_tokens
+        budget = window - title_tokens
         pieces = self._cut(document.text, pieces, budget)
         passages: list[Passage] = []
         for _, group in groupby(pieces, key=lambda piece: piece.group):

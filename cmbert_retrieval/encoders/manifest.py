@@ -24,6 +24,7 @@ TOKENIZER_FILE = "onnx/tokenizer.json"
 """The tokenizer as it ran for the export: the model's own file may say less than its configuration does."""
 
 OWN_TOKENIZER_FILE = "tokenizer.json"
+"""The model's own, which a compact export writes as it ran."""
 
 
 @dataclass(frozen=True, slots=True)
